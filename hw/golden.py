@@ -23,9 +23,7 @@ def round_shift(value: Int, shift: Int | int) -> Int:
     return np.where(shift == 0, value, (value + half - 1 + odd) >> shift)
 
 
-def requantise(
-    acc: Int, bias: Int, residual: Int | int, res_shift: Int, shift: Int, low: int, high: int
-) -> Int:
+def requantise(acc: Int, bias: Int, residual: Int | int, res_shift: Int, shift: Int, low: int, high: int) -> Int:
     """``clip(round_half_even((acc + bias + (residual << res_shift)) >> shift), low, high)``.
 
     ``acc`` and ``residual`` are [..., channels]; ``bias``, ``res_shift`` and ``shift`` are [channels].
@@ -43,7 +41,7 @@ def convolve(x: Int, weights: Int, stride: int, pad_top: int, pad_left: int, row
     below = max(0, (rows - 1) * stride + kh - pad_top - x.shape[0])
     right = max(0, (columns - 1) * stride + kw - pad_left - x.shape[1])
     padded = np.pad(x, ((pad_top, below), (pad_left, right), (0, 0))).astype(np.float64)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), axis=(0, 1))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), axis=(0, 1))  # type: ignore[call-overload]
     windows = windows[: (rows - 1) * stride + 1 : stride, : (columns - 1) * stride + 1 : stride]
     columns_matrix = windows.reshape(rows * columns, c_in * kh * kw)
     acc = columns_matrix @ weights.reshape(c_out, -1).astype(np.float64).T
@@ -60,7 +58,7 @@ def pool(x: Int, d: LayerDescriptor) -> Int:
     below = max(0, (d.pooled_height - 1) * s + k - d.pool_pad - x.shape[0])
     right = max(0, (d.pooled_width - 1) * s + k - d.pool_pad - x.shape[1])
     padded = np.pad(x, ((d.pool_pad, below), (d.pool_pad, right), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (k, k), axis=(0, 1))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (k, k), axis=(0, 1))  # type: ignore[call-overload]
     windows = windows[: (d.pooled_height - 1) * s + 1 : s, : (d.pooled_width - 1) * s + 1 : s]
     if d.pool_mode == Pool.MAX:
         return windows.max(axis=(-2, -1))
@@ -72,9 +70,7 @@ def pool(x: Int, d: LayerDescriptor) -> Int:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def read_tensor(
-    memory: NDArray[np.uint8], base: int, height: int, width: int, blocks: int, signed: bool
-) -> Int:
+def read_tensor(memory: NDArray[np.uint8], base: int, height: int, width: int, blocks: int, signed: bool) -> Int:
     """[height, width, blocks * cp] from ``memory`` [words, cp]."""
     words = memory[base : base + blocks * height * width]
     words = words.view(np.int8) if signed else words

@@ -43,9 +43,7 @@ class ImageLayout:
     ) -> ImageLayout:
         """The layout under which a ``kernel`` x ``kernel`` / ``stride`` convolution becomes ``taps`` x 1 / 1."""
         taps = math.ceil(kernel / stride)
-        return cls(
-            *image, block=stride, columns=taps, pad_top=pad, pad_left=pad, rows=out[0] + taps - 1, cols=out[1]
-        )
+        return cls(*image, block=stride, columns=taps, pad_top=pad, pad_left=pad, rows=out[0] + taps - 1, cols=out[1])
 
     @property
     def lanes(self) -> int:

@@ -69,9 +69,7 @@ class ArrayConfig:
         if self.kp < 4 or self.cp % self.kp:
             raise ConfigurationError(f"{self.name}: kp={self.kp} must be at least 4 and divide cp={self.cp}")
         if self.port_bytes > self.cp:
-            raise ConfigurationError(
-                f"{self.name}: port_bytes={self.port_bytes} must not exceed cp={self.cp}"
-            )
+            raise ConfigurationError(f"{self.name}: port_bytes={self.port_bytes} must not exceed cp={self.cp}")
         if not 1 <= self.ports <= 4:
             raise ConfigurationError(f"{self.name}: ports={self.ports} must be 1 to 4")
         if self.total_words > 1 << 23:
@@ -244,9 +242,7 @@ class LayerDescriptor(PackedRecord):
     pooled_width: int = bits(11, "columns after pooling")
     pooled_height: int = bits(11, "rows after pooling")
     out_base: int = bits(24, "first word of the output")
-    payload_check: int = bits(
-        32, "payload_check() of the stream words that follow, up to the next descriptor"
-    )
+    payload_check: int = bits(32, "payload_check() of the stream words that follow, up to the next descriptor")
 
     @property
     def passes_per_tile(self) -> int:

@@ -155,18 +155,14 @@ class Program:
         """Read a file's bytes. Raises ProgramError with what is wrong."""
         start = len(FILE_MAGIC) + 8
         if len(data) < start + 4 or not data.startswith(FILE_MAGIC):
-            raise ProgramError(
-                f"{source} is not an NPU program (it does not begin with {FILE_MAGIC.decode()})"
-            )
+            raise ProgramError(f"{source} is not an NPU program (it does not begin with {FILE_MAGIC.decode()})")
         version, length = struct.unpack_from("<II", data, len(FILE_MAGIC))
         if version != FILE_VERSION:
             raise ProgramError(
                 f"{source} has file version {version}, this software reads {FILE_VERSION}: compile it again"
             )
         if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
-            raise ProgramError(
-                f"{source} is damaged or cut short (its CRC does not match): copy or compile it again"
-            )
+            raise ProgramError(f"{source} is damaged or cut short (its CRC does not match): copy or compile it again")
         try:
             info = json.loads(data[start : start + length])
             program = cls(
@@ -184,9 +180,7 @@ class Program:
         except (ValueError, KeyError, TypeError, RecordError, ConfigurationError) as error:
             raise ProgramError(f"{source}: {error}") from error
         if layers != len(program.layer_names):
-            raise ProgramError(
-                f"{source} names {len(program.layer_names)} layers but its stream has {layers}"
-            )
+            raise ProgramError(f"{source} names {len(program.layer_names)} layers but its stream has {layers}")
         return program
 
     @classmethod

@@ -40,9 +40,7 @@ def payload_check(payload: bytes, config: ArrayConfig) -> int:
     Each 32-bit lane keeps ``c = rotl(c, 1) ^ word``; the lanes are folded as the XOR of ``rotl(c[lane], lane)``.
     """
     words = np.frombuffer(payload, "<u4").reshape(-1, config.stream_bytes // 4)
-    turns = np.arange(len(words) - 1, -1, -1, dtype=np.uint32)[:, None] + np.arange(
-        words.shape[1], dtype=np.uint32
-    )
+    turns = np.arange(len(words) - 1, -1, -1, dtype=np.uint32)[:, None] + np.arange(words.shape[1], dtype=np.uint32)
     turns &= np.uint32(31)
     rotated = words << turns | words >> ((np.uint32(32) - turns) & np.uint32(31))
     return int(np.bitwise_xor.reduce(rotated, axis=None))

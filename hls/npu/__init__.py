@@ -1,0 +1,1 @@
+"""The NPU backend of hls4ml: ModelGraph -> fused layers -> placement -> program."""

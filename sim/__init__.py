@@ -1,0 +1,1 @@
+"""cocotb benches of the RTL and the Verilated NPU as a device."""
