@@ -94,16 +94,21 @@ def _decode_layers(stream: bytes, header: ProgramHeader, config: ArrayConfig) ->
         if len(payload) < size or payload_check(payload, config) != d.payload_check:
             raise RecordError(f"layer {number}: its weights are damaged or cut short")
         at += size
-        group = size // (d.out_blocks * d.tiles)
-        blocks = np.frombuffer(payload, np.uint8).reshape(d.out_blocks, d.tiles, group)[:, 0]
-        head = config.padded(PARAMETER_BYTES * config.kp)
-        records = np.ascontiguousarray(blocks[:, : PARAMETER_BYTES * config.kp]).view(PARAMETER).reshape(-1)
-        tiles = blocks[:, head:].reshape(d.out_blocks, d.passes_per_tile, -1)[:, :, : config.macs]
-        cube = tiles.reshape(d.out_blocks, d.in_blocks, d.kernel_h, d.kernel_w, config.kp, config.cp)
-        weights = cube.transpose(0, 4, 1, 5, 2, 3).reshape(
-            d.out_blocks * config.kp, d.in_blocks * config.cp, d.kernel_h, d.kernel_w
-        )
-        yield StreamLayer(d, weights.view(np.int8), records["bias"], records["shift"], records["res_shift"])
+        yield decode_payload(d, payload, config)
+
+
+def decode_payload(d: LayerDescriptor, payload: bytes, config: ArrayConfig) -> StreamLayer:
+    """The parameters and weights of one layer from its ``payload_bytes(d, config)`` bytes."""
+    group = len(payload) // (d.out_blocks * d.tiles)
+    blocks = np.frombuffer(payload, np.uint8).reshape(d.out_blocks, d.tiles, group)[:, 0]
+    head = config.padded(PARAMETER_BYTES * config.kp)
+    records = np.ascontiguousarray(blocks[:, : PARAMETER_BYTES * config.kp]).view(PARAMETER).reshape(-1)
+    tiles = blocks[:, head:].reshape(d.out_blocks, d.passes_per_tile, -1)[:, :, : config.macs]
+    cube = tiles.reshape(d.out_blocks, d.in_blocks, d.kernel_h, d.kernel_w, config.kp, config.cp)
+    weights = cube.transpose(0, 4, 1, 5, 2, 3).reshape(
+        d.out_blocks * config.kp, d.in_blocks * config.cp, d.kernel_h, d.kernel_w
+    )
+    return StreamLayer(d, weights.view(np.int8), records["bias"], records["shift"], records["res_shift"])
 
 
 def stripe(stream: bytes, config: ArrayConfig) -> list[NDArray[np.uint8]]:
