@@ -47,6 +47,7 @@ def package_text() -> str:
         "// Generated from hw/isa.py by hw/sv_package.py; change it there.",
         "",
         "// Shared types and constants of the NPU: stream records, registers, error codes.",
+        "/* verilator lint_off UNUSEDPARAM */",
         "package npu_pkg;",
         "",
         f"  parameter int unsigned RECORD_BITS = {8 * DESCRIPTOR_BYTES};",
@@ -64,7 +65,7 @@ def package_text() -> str:
         f"  parameter int unsigned REGISTER_BITS = {REGISTER_BITS};",
     ]
     lines += [f"  parameter logic [REGISTER_BITS-1:0] REG_{r.name} = {REGISTER_BITS}'h{r.value:04x};" for r in Register]
-    return "\n".join([*lines, "", "endpackage", ""])
+    return "\n".join([*lines, "", "endpackage", "/* verilator lint_on UNUSEDPARAM */", ""])
 
 
 def write_package(path: Path) -> Path:
