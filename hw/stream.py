@@ -51,7 +51,7 @@ def encode_layer(layer: StreamLayer, config: ArrayConfig) -> bytes:
     d = layer.descriptor
     tiles = layer.weights.reshape(d.out_blocks, config.kp, d.in_blocks, config.cp, d.kernel_h, d.kernel_w)
     tiles = np.ascontiguousarray(tiles.transpose(0, 2, 4, 5, 1, 3))  # block, in_block, ky, kx, k, c
-    tiles = _pad_rows(tiles.reshape(d.out_blocks, d.passes_per_tile, config.macs).view(np.uint8), config)
+    rows = _pad_rows(tiles.reshape(d.out_blocks, d.passes_per_tile, config.macs).view(np.uint8), config)
 
     records = np.zeros((d.out_blocks, config.kp), PARAMETER)
     for name in ("bias", "shift", "res_shift"):
@@ -60,7 +60,7 @@ def encode_layer(layer: StreamLayer, config: ArrayConfig) -> bytes:
 
     parts = []
     for block in range(d.out_blocks):
-        parts += [parameters[block].tobytes() + tiles[block].tobytes()] * d.tiles
+        parts += [parameters[block].tobytes() + rows[block].tobytes()] * d.tiles
     payload = b"".join(parts)
     d = replace(d, payload_check=payload_check(payload, config))
     return d.pack().ljust(config.padded(DESCRIPTOR_BYTES), b"\0") + payload
