@@ -57,8 +57,8 @@ module axi_read_dma #(
   if (BURST_BEATS < 1 || BURST_BEATS > 256) begin : g_check_burst
     $fatal(1, "axi_read_dma: BURST_BEATS = %0d must be 1 to 256", BURST_BEATS);
   end
-  if (FIFO_BEATS < BURST_BEATS || FIFO_BEATS < 2) begin : g_check_fifo
-    $fatal(1, "axi_read_dma: FIFO_BEATS = %0d must be at least BURST_BEATS = %0d, and 2", FIFO_BEATS, BURST_BEATS);
+  if (FIFO_BEATS < BURST_BEATS) begin : g_check_fifo
+    $fatal(1, "axi_read_dma: FIFO_BEATS = %0d must be at least BURST_BEATS = %0d", FIFO_BEATS, BURST_BEATS);
   end
 
   localparam int unsigned SizeBits = $clog2(DATA_BYTES);

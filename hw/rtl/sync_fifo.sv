@@ -30,11 +30,11 @@ module sync_fifo #(
   if (WIDTH < 1) begin : g_check_width
     $fatal(1, "sync_fifo: WIDTH = %0d must be at least 1", WIDTH);
   end
-  if (DEPTH < 2) begin : g_check_depth
-    $fatal(1, "sync_fifo: DEPTH = %0d must be at least 2", DEPTH);
+  if (DEPTH < 1) begin : g_check_depth
+    $fatal(1, "sync_fifo: DEPTH = %0d must be at least 1", DEPTH);
   end
 
-  localparam int unsigned AddrBits = $clog2(DEPTH);
+  localparam int unsigned AddrBits = DEPTH > 1 ? $clog2(DEPTH) : 1;
   localparam logic [AddrBits-1:0] LastAddr = AddrBits'(DEPTH - 1);
 
   logic [WIDTH-1:0] mem[DEPTH];
