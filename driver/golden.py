@@ -1,0 +1,267 @@
+"""The integer golden model as a device: the board's registers and buffers, with NumPy doing the arithmetic.
+
+It reads its program, image and features through the same addresses as the hardware and stops with the same error codes. What a model
+without a clock cannot know, the cycle counters, reads 0.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from itertools import repeat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driver.device import Buffer, DeviceTimeoutError
+from driver.memory import SharedMemory
+from hw.golden import execute
+from hw.isa import (
+    DESCRIPTOR_BYTES,
+    FEATURE_BYTES,
+    MAGIC,
+    POOL_KERNEL_MAX,
+    REGISTER_BITS,
+    VERSION,
+    ArrayConfig,
+    Control,
+    ErrorCode,
+    LayerDescriptor,
+    Pool,
+    ProgramHeader,
+    RecordError,
+    Register,
+)
+from hw.stream import StreamLayer, decode_payload, payload_bytes, payload_check, unstripe
+
+MEMORY_BASE = 0x1000_0000
+"""Not 0, so that a forgotten address register is an error and not somebody's buffer."""
+
+
+class _FaultError(Exception):
+    """The run stops here."""
+
+    def __init__(self, code: ErrorCode, layer: int = 0) -> None:
+        super().__init__(code, layer)
+        self.code = code
+        self.layer = layer
+
+
+class GoldenDevice:
+    """A ``driver.device.Device`` for ``config`` with ``memory_bytes`` of memory (touched only where used)."""
+
+    kind = "golden"
+
+    def __init__(self, config: ArrayConfig, memory_bytes: int = 1 << 30) -> None:
+        self.config = config
+        self.memory = SharedMemory(np.zeros(memory_bytes, np.uint8), MEMORY_BASE)
+        self._banks = np.zeros((config.total_words, config.cp), np.uint8)
+        self._registers = self._reset_values()
+        self._run: Iterator[None] | None = None
+        self._done = False
+        self._decoded: tuple[bytes, list[StreamLayer | _FaultError]] = (b"", [])
+        """The last program that ran and what its stream held, so that a second image does not decode it again."""
+
+    def _reset_values(self) -> dict[int, int]:
+        c = self.config
+        return {
+            Register.ID_MAGIC: MAGIC,
+            Register.ID_VERSION: VERSION,
+            Register.ID_ARRAY: c.kp << 16 | c.cp,
+            Register.ID_MEMORY: c.total_words,
+            Register.ID_STREAM: c.acc_depth << 16 | c.stream_bytes,
+        }
+
+    # The Device protocol ---------------------------------------------------------------------------------------------
+
+    def allocate(self, nbytes: int) -> Buffer:
+        """Shared memory of ``nbytes``. Raises DeviceError when there is none left."""
+        return self.memory.allocate(nbytes)
+
+    def read_register(self, offset: int) -> int:
+        """A 32-bit register; 0 where there is none. Reading CONTROL lets a run proceed by one layer, so polling works too."""
+        self._check(offset)
+        if offset != Register.CONTROL:
+            return self._registers.get(offset, 0)
+        self._proceed()
+        done, self._done = self._done, False
+        value = Control.DONE | Control.READY if done else 0
+        return value | (Control.IDLE if self._run is None else 0)
+
+    def write_register(self, offset: int, value: int) -> None:
+        """Write a 32-bit register. START is ignored while a run is in progress; read-only registers keep their value."""
+        self._check(offset)
+        if not 0 <= value < 1 << 32:
+            raise ValueError(f"{value} does not fit a 32-bit register")
+        if offset == Register.CONTROL:
+            if value & Control.START and self._run is None:
+                self._start()
+        elif offset < Register.ERROR_CODE:
+            self._registers[offset] = value
+
+    def wait(self, timeout: float) -> None:
+        """Compute until the run is done. Raises DeviceTimeoutError after ``timeout`` seconds; the run then goes on at the next call."""
+        deadline = time.monotonic() + timeout
+        while self._run is not None:
+            if time.monotonic() >= deadline:
+                done = self._registers[Register.LAYERS_DONE]
+                raise DeviceTimeoutError(f"the golden model has finished {done} layers after {timeout:g} s")
+            self._proceed()
+
+    def close(self) -> None:
+        """Drop the run in progress, if any."""
+        self._run = None
+
+    def _check(self, offset: int) -> None:
+        if offset % 4 or not 0 <= offset < 1 << REGISTER_BITS:
+            raise ValueError(f"there is no register at {offset:#x}")
+
+    # A run -----------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._done = False
+        for register in (Register.ERROR_CODE, Register.ERROR_LAYER, Register.LAYERS_DONE):
+            self._registers[register] = 0
+        self._run = self._compute()
+
+    def _proceed(self) -> None:
+        """One step of the run in progress, if there is one."""
+        if self._run is None:
+            return
+        try:
+            next(self._run)
+            return
+        except StopIteration:
+            pass
+        except _FaultError as fault:
+            if fault.code == ErrorCode.WATCHDOG and not self._registers.get(Register.WATCHDOG):
+                self._run = repeat(None)  # the stream ended early and nothing watches: the hardware hangs
+                return
+            self._registers[Register.ERROR_CODE] = fault.code
+            self._registers[Register.ERROR_LAYER] = fault.layer
+        self._run, self._done = None, True
+
+    def _compute(self) -> Iterator[None]:
+        """What the hardware does from start to done; yields after each layer."""
+        stream = self._read_program()
+        header = self._read_header(stream)
+        self._load_image(header)
+        for number, layer in enumerate(self._layers(stream, header)):
+            if isinstance(layer, _FaultError):
+                raise layer
+            w, bias, shift, res_shift = (
+                part.astype(np.int64) for part in (layer.weights, layer.bias, layer.shift, layer.res_shift)
+            )
+            execute(layer.descriptor, w, bias, shift, res_shift, self._banks, self.config)
+            self._registers[Register.LAYERS_DONE] = number + 1
+            yield
+        self._store_features(header)
+
+    def _address(self, register: int) -> int:
+        """A 64-bit address from its pair of registers."""
+        return self._registers.get(register + 4, 0) << 32 | self._registers.get(register, 0)
+
+    def _memory(self, register: int, nbytes: int, code: ErrorCode) -> NDArray[np.uint8]:
+        """The memory an address register points to, or the error the bus would answer with."""
+        try:
+            return self.memory.at(self._address(register), nbytes)
+        except IndexError:
+            raise _FaultError(code) from None
+
+    def _read_program(self) -> bytes:
+        nbytes = self._registers.get(Register.PROGRAM_BEATS, 0) * self.config.port_bytes
+        addresses = [Register.PROGRAM_ADDRESS + 8 * port for port in range(self.config.ports)]
+        return unstripe([self._memory(address, nbytes, ErrorCode.WEIGHT_READ) for address in addresses], self.config)
+
+    def _read_header(self, stream: bytes) -> ProgramHeader:
+        """The header, or the first thing that is wrong with it."""
+        record = stream[:DESCRIPTOR_BYTES]
+        if int.from_bytes(record[:4], "little") != MAGIC:
+            raise _FaultError(ErrorCode.BAD_MAGIC)
+        try:
+            header = ProgramHeader.unpack(record)
+        except RecordError:
+            raise _FaultError(ErrorCode.BAD_CRC) from None
+        if header.version != VERSION:
+            raise _FaultError(ErrorCode.BAD_VERSION)
+        c = self.config
+        mine = (c.cp, c.kp, c.stream_bytes, c.acc_depth, c.total_words)
+        if (header.cp, header.kp, header.stream_bytes, header.acc_depth, header.total_words) != mine:
+            raise _FaultError(ErrorCode.WRONG_CONFIGURATION)
+        for base, words in ((header.image_base, header.image_words), (header.feature_base, header.feature_words)):
+            if base + words > c.total_words:
+                raise _FaultError(ErrorCode.BAD_ADDRESS)
+        return header
+
+    def _layers(self, stream: bytes, header: ProgramHeader) -> list[StreamLayer | _FaultError]:
+        """What the stream holds, up to the first fault. The last answer is kept: the next image runs the same program."""
+        if self._decoded[0] != stream:
+            self._decoded = (stream, list(self._decode(memoryview(stream), header)))
+        return self._decoded[1]
+
+    def _decode(self, stream: memoryview, header: ProgramHeader) -> Iterator[StreamLayer | _FaultError]:
+        """Layer after layer; ends with the first fault, if there is one."""
+        at = self.config.padded(DESCRIPTOR_BYTES)
+        for number in range(header.layers):
+            try:
+                layer = self._decode_layer(stream[at:], number)
+            except _FaultError as fault:
+                yield fault
+                return
+            yield layer
+            at += self.config.padded(DESCRIPTOR_BYTES) + payload_bytes(layer.descriptor, self.config)
+
+    def _decode_layer(self, stream: memoryview, number: int) -> StreamLayer:
+        record, rest = stream[:DESCRIPTOR_BYTES], stream[self.config.padded(DESCRIPTOR_BYTES) :]
+        if len(record) < DESCRIPTOR_BYTES:
+            raise _FaultError(ErrorCode.WATCHDOG, number)
+        try:
+            d = LayerDescriptor.unpack(bytes(record))
+        except RecordError:
+            raise _FaultError(ErrorCode.BAD_CRC, number) from None
+        fault = descriptor_fault(d, self.config)
+        if fault:
+            raise _FaultError(fault, number)
+        payload = bytes(rest[: payload_bytes(d, self.config)])
+        if len(payload) < payload_bytes(d, self.config):
+            raise _FaultError(ErrorCode.WATCHDOG, number)
+        if payload_check(payload, self.config) != d.payload_check:
+            raise _FaultError(ErrorCode.BAD_PAYLOAD, number)
+        return decode_payload(d, payload, self.config)
+
+    def _load_image(self, header: ProgramHeader) -> None:
+        nbytes = header.image_words * self.config.cp
+        image = self._memory(Register.IMAGE_ADDRESS, nbytes, ErrorCode.IMAGE_READ)
+        self._banks[header.image_base : header.image_base + header.image_words] = image.reshape(-1, self.config.cp)
+
+    def _store_features(self, header: ProgramHeader) -> None:
+        nbytes = header.feature_words * self.config.cp
+        features = self._memory(Register.FEATURE_ADDRESS, nbytes, ErrorCode.FEATURE_WRITE)
+        features[:] = self._banks[header.feature_base : header.feature_base + header.feature_words].reshape(-1)
+
+
+def descriptor_fault(d: LayerDescriptor, config: ArrayConfig) -> ErrorCode:
+    """BAD_DESCRIPTOR or BAD_ADDRESS when the array cannot run ``d``, else NONE."""
+    reads = (d.in_width, d.in_height, d.in_blocks, d.kernel_h, d.kernel_w, d.stride)
+    writes = (d.out_width, d.out_height, d.out_blocks, d.tile_rows, d.tiles, d.pooled_width, d.pooled_height)
+    if 0 in reads + writes or d.tile_rows * d.out_width > config.acc_depth or d.tile_rows * d.tiles < d.out_height:
+        return ErrorCode.BAD_DESCRIPTOR
+    if d.pool_mode in (Pool.MAX, Pool.AVERAGE) and (
+        not 1 <= d.pool_kernel <= POOL_KERNEL_MAX or d.pool_stride <= d.pool_pad or d.pooled_width > config.pool_columns
+    ):
+        return ErrorCode.BAD_DESCRIPTOR
+
+    channels = d.out_blocks * config.kp
+    words = config.blocks_in(channels)
+    if d.pool_mode == Pool.GLOBAL_SUM:
+        out_words = math.ceil(FEATURE_BYTES * channels / config.cp)
+    else:
+        out_words = words * d.pooled_height * d.pooled_width
+    first_input = d.in_origin + d.pad_top * d.in_width + d.pad_left
+    spans = [(first_input, d.in_blocks * d.in_height * d.in_width), (d.out_base, out_words)]
+    if d.res_enable:
+        spans.append((d.res_base, words * d.out_height * d.out_width))
+    if any(base < 0 or base + length > config.total_words for base, length in spans):
+        return ErrorCode.BAD_ADDRESS
+    return ErrorCode.NONE
