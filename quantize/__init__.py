@@ -1,0 +1,1 @@
+"""What is computed: jets, images, ResNets, training, quantisation, evaluation."""

@@ -100,21 +100,15 @@ def read(path: Path, limit: int | None = None) -> Jets:
     try:
         store = pd.HDFStore(path, mode="r")
     except Exception as error:
-        raise ValueError(
-            f"{path} is not a readable HDF5 file ({error}): generate or download it again"
-        ) from error
+        raise ValueError(f"{path} is not a readable HDF5 file ({error}): generate or download it again") from error
     with store:
         if f"/{TABLE}" not in store.keys():  # noqa: SIM118 (an HDFStore is not a dict)
-            raise ValueError(
-                f"{path} has no pandas table `{TABLE}`: it is not in the public dataset's layout"
-            )
+            raise ValueError(f"{path} has no pandas table `{TABLE}`: it is not in the public dataset's layout")
         total = store.get_storer(TABLE).nrows
         stop = total if limit is None else min(limit, total)
         parts = []
         for start in range(0, stop, _ROWS_PER_READ):
-            parts.append(
-                _from_frame(store.select(TABLE, start=start, stop=min(start + _ROWS_PER_READ, stop)), path)
-            )
+            parts.append(_from_frame(store.select(TABLE, start=start, stop=min(start + _ROWS_PER_READ, stop)), path))
     if not parts:
         raise ValueError(f"{path} holds no jets")
     return Jets.concatenate(parts)
@@ -123,9 +117,7 @@ def read(path: Path, limit: int | None = None) -> Jets:
 def _from_frame(frame, path: Path) -> Jets:  # type: ignore[no-untyped-def]  # a pandas DataFrame; pandas stays lazy
     missing = [name for name in [*columns(), "is_signal_new"] if name not in frame.columns]
     if missing:
-        raise ValueError(
-            f"{path} lacks the columns {missing[:4]}...: it is not in the public dataset's layout"
-        )
+        raise ValueError(f"{path} lacks the columns {missing[:4]}...: it is not in the public dataset's layout")
     values = frame[columns()].to_numpy(np.float32)
     constituents = values[:, : 4 * CONSTITUENTS].reshape(-1, CONSTITUENTS, 4)
     return Jets(constituents, frame["is_signal_new"].to_numpy(np.int64), values[:, 4 * CONSTITUENTS :])

@@ -117,9 +117,7 @@ def respond(particles: Particles, rng: np.random.Generator) -> FlowObjects:
         track_energy = np.zeros(len(particles.pdg))
         track_energy[tracked] = tracks.energy * share[tracked]
         parts.append(_excess(calorimeter, particles, impact_phi, share, track_energy, rng))
-    return FlowObjects(
-        *(np.concatenate([getattr(p, f) for p in parts]) for f in FlowObjects.__dataclass_fields__)
-    )
+    return FlowObjects(*(np.concatenate([getattr(p, f) for p in parts]) for f in FlowObjects.__dataclass_fields__))
 
 
 def _bend(particles: Particles) -> tuple[Floats, Floats]:

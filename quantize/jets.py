@@ -34,9 +34,7 @@ _PROCESS_SETTINGS = {
         "24:onIfAny = 1 2 3 4 5",
     ),
 }
-_LARGEST_SEED = (
-    900_000_000  # Pythia's own limit; beyond it Pythia would silently fall back on its default seed
-)
+_LARGEST_SEED = 900_000_000  # Pythia's own limit; beyond it Pythia would silently fall back on its default seed
 
 
 @dataclass(frozen=True)
@@ -54,9 +52,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not 0 < self.seed <= 8_000:
-            raise ValueError(
-                f"seed {self.seed} is out of range: choose 1 to 8000 (100,000 chunks are kept for each)"
-            )
+            raise ValueError(f"seed {self.seed} is out of range: choose 1 to 8000 (100,000 chunks are kept for each)")
 
     def chunk_seed(self, process: str, chunk: int) -> int:
         """Return the seed of one chunk, unique over seeds, processes and chunks."""
@@ -101,9 +97,7 @@ def generate_chunk(recipe: Recipe, process: str, chunk: int) -> Chunk:
         jets, event = _jets_of_batch(recipe, process, pythia, rng)
         parts.append(jets)
         origins.append(event + batch * recipe.events_per_batch)
-    return Chunk(
-        Jets.concatenate(parts), np.concatenate(origins), recipe.events_per_batch * recipe.batches_per_chunk
-    )
+    return Chunk(Jets.concatenate(parts), np.concatenate(origins), recipe.events_per_batch * recipe.batches_per_chunk)
 
 
 def _jets_of_batch(
@@ -120,9 +114,7 @@ def _jets_of_batch(
     counts = np.bincount(flow.event, minlength=recipe.events_per_batch)
     fields = {"px": flow.px, "py": flow.py, "pz": flow.pz, "E": flow.energy}
     objects = ak.zip({name: ak.unflatten(value[order], counts) for name, value in fields.items()})
-    clusters = fastjet.ClusterSequence(
-        objects, fastjet.JetDefinition(fastjet.antikt_algorithm, recipe.jet_radius)
-    )
+    clusters = fastjet.ClusterSequence(objects, fastjet.JetDefinition(fastjet.antikt_algorithm, recipe.jet_radius))
     found = clusters.inclusive_jets(recipe.jet_pt[0])
     members = clusters.constituent_index(recipe.jet_pt[0])
 
@@ -136,9 +128,7 @@ def _jets_of_batch(
         quarks, tops = _parton_tops(record)
         matched = np.zeros(len(pt), bool)
         for sign in range(2):
-            near = (
-                _delta_r(eta[:, None], phi[:, None], *_eta_phi(quarks[jet_event, sign])) < recipe.jet_radius
-            )
+            near = _delta_r(eta[:, None], phi[:, None], *_eta_phi(quarks[jet_event, sign])) < recipe.jet_radius
             inside = near.all(axis=1)
             truth[inside] = tops[jet_event[inside], sign]
             matched |= inside
@@ -251,9 +241,7 @@ def generate(
     stamp = parts / "recipe.json"
     described = json.dumps(asdict(recipe), indent=1)
     if stamp.is_file() and stamp.read_text() != described:
-        raise ValueError(
-            f"{parts} belongs to an unfinished run of another recipe: finish it, or remove that folder"
-        )
+        raise ValueError(f"{parts} belongs to an unfinished run of another recipe: finish it, or remove that folder")
     with written_whole(stamp) as temporary:
         temporary.write_text(described)
 
