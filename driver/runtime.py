@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from driver.device import Buffer, Device, DeviceError
 from hw.isa import LAYER_COUNTERS_MAX, MAGIC, VERSION, ArrayConfig, Control, ErrorCode, Register
-from hw.program import Program
+from hw.program import Program, ProgramError
 from hw.stream import stripe
 
 WATCHDOG_CYCLES = 1 << 20
@@ -174,6 +174,7 @@ class Npu:
 
     def _load(self, program: Program) -> None:
         check_fits(self.device, program)
+        _check_image(program)
         self._become_idle()
         taken: list[Buffer] = []
 
@@ -291,6 +292,16 @@ def check_fits(device: Device, program: Program) -> None:
         raise DeviceError(
             f"program {program.name!r} was compiled for {c.name!r}, which this {device.kind} device is not "
             f"({'; '.join(wrong)}): compile it for {device.config.name!r}"
+        )
+
+
+def _check_image(program: Program) -> None:
+    """Raise ProgramError unless host and hardware agree on the size of the packed image."""
+    layout, header = program.image, program.header
+    words = program.config.blocks_in(layout.lanes) * layout.rows * layout.cols
+    if words != header.image_words:
+        raise ProgramError(
+            f"program {program.name!r}: its image layout fills {words} words, its header says {header.image_words}: compile it again"
         )
 
 
