@@ -31,6 +31,7 @@ module stream_loader #(
   input  logic                weights_ready_i,
   output logic                in_weights_o,    // the words now waiting are weights of one tile
 
+  output logic                finished_o,      // all layers have passed, their payloads are right
   output npu_pkg::error_e     error_o,
   output logic [15:0]         error_layer_o
 );
@@ -247,6 +248,7 @@ module stream_loader #(
     end
   end
 
+  assign finished_o = state_q == FINISHED;
   assign header_valid_o = have_header_q;
   assign header_o = header_q;
   assign layer_o = layer_q;

@@ -1,0 +1,72 @@
+// Gathers the beats of the image into activation words and writes them to the banks, one after the other.
+//
+// limit_o follows the words that are in place, so the first layer can start on rows that have arrived. It starts nothing by itself: the read DMA
+// delivers the beats. With words_i = 0 it is done at once.
+module image_loader #(
+  parameter int unsigned CP = 64,
+  parameter int unsigned PORT_BYTES = 16,
+  localparam int unsigned Beats = CP / PORT_BYTES,
+  localparam int unsigned BeatBits = 8 * PORT_BYTES,
+  localparam int unsigned IndexBits = Beats > 1 ? $clog2(Beats) : 1
+) (
+  input  logic                clk_i,
+  input  logic                rst_ni,
+
+  input  logic                start_i,
+  input  logic [23:0]         base_i,
+
+  input  logic                beat_valid_i,
+  output logic                beat_ready_o,
+  input  logic [BeatBits-1:0] beat_i,
+
+  output logic                word_valid_o,
+  input  logic                word_ready_i,
+  output logic [23:0]         word_addr_o,
+  output logic [8*CP-1:0]     word_o,
+
+  output logic [23:0]         limit_o  // first address that is not written yet
+);
+
+  logic [Beats-1:0][BeatBits-1:0] word_q;
+  logic [IndexBits-1:0] index_q;
+  logic full_q;
+  logic [23:0] addr_q;
+
+  assign word_valid_o = full_q;
+  assign word_addr_o = addr_q;
+  assign word_o = word_q;
+  assign beat_ready_o = !full_q || word_ready_i;
+
+  always_ff @(posedge clk_i) begin
+    if (beat_valid_i && beat_ready_o) word_q[index_q] <= beat_i;
+  end
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      index_q <= '0;
+      full_q <= 1'b0;
+      addr_q <= '0;
+      limit_o <= '0;
+    end else if (start_i) begin
+      index_q <= '0;
+      full_q <= 1'b0;
+      addr_q <= base_i;
+      limit_o <= base_i;
+    end else begin
+      if (full_q && word_ready_i) begin
+        full_q <= 1'b0;
+        addr_q <= addr_q + 24'd1;
+        limit_o <= addr_q + 24'd1;
+      end
+      if (beat_valid_i && beat_ready_o) begin
+        index_q <= index_q == IndexBits'(Beats - 1) ? '0 : index_q + 1'b1;
+        if (index_q == IndexBits'(Beats - 1)) full_q <= 1'b1;
+      end
+    end
+  end
+
+  initial begin : check_parameters
+    if (CP % PORT_BYTES != 0) $fatal(1, "image_loader: PORT_BYTES=%0d does not divide CP=%0d", PORT_BYTES, CP);
+  end
+
+endmodule

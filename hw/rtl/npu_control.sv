@@ -1,0 +1,187 @@
+// Runs one inference: start, weight stream and image in, layers, features out, done. Counts what the cycles went into, and ends every failure cleanly.
+//
+// Any error latches its code and layer, holds the core in reset, aborts the DMAs and signals done. If a DMA does not come to rest because the memory
+// does not answer, done comes after one more watchdog time; the next run waits for it.
+module npu_control (
+  input  logic             clk_i,
+  input  logic             rst_ni,
+
+  // registers
+  input  logic             start_i,
+  input  logic [31:0]      watchdog_i,
+  output logic             idle_o,
+  output logic             done_o,
+  output npu_pkg::error_e  error_code_o,
+  output logic [15:0]      error_layer_o,
+  output logic [31:0]      cycles_o,
+  output logic [31:0]      mac_busy_o,
+  output logic [31:0]      weight_stall_o,
+  output logic [31:0]      image_stall_o,
+  output logic [31:0]      drain_o,
+  output logic [31:0]      overhead_o,
+  output logic [31:0]      layers_done_o,
+  input  logic [9:0]       layer_counter_addr_i,
+  output logic [31:0]      layer_counter_data_o,
+
+  // core
+  output logic             core_rst_no,     // low between runs
+  output logic             program_start_o,
+  output logic             image_start_o,
+  output logic             store_start_o,
+  output logic             abort_o,
+  input  logic             dma_busy_i,
+  input  logic             store_busy_i,
+  input  logic             header_valid_i,
+  input  logic [15:0]      layers_i,
+  input  logic             layer_done_i,
+  input  logic             stream_finished_i,
+
+  // what happened
+  input  npu_pkg::error_e  stream_error_i,
+  input  logic [15:0]      stream_error_layer_i,
+  input  logic             weight_read_error_i,
+  input  logic             image_read_error_i,
+  input  logic             feature_write_error_i,
+  input  logic             address_fault_i,
+  input  logic             progress_i,
+  input  logic             conv_i,
+  input  logic             drain_i,
+  input  logic             weight_wait_i,
+  input  logic             image_wait_i
+);
+
+  import npu_pkg::*;
+
+  typedef enum logic [2:0] {IDLE, SETTLE, RUN, STORE, ABORT, DONE} state_e;
+  state_e state_q;
+
+  logic header_seen_q, store_begun_q;
+  logic [31:0] quiet_q;
+  logic watchdog_bites;
+  error_e error;
+
+  assign watchdog_bites = watchdog_i != 0 && quiet_q >= watchdog_i;
+
+  always_comb begin
+    error = ERR_NONE;
+    if (state_q == RUN || state_q == STORE) begin
+      if (weight_read_error_i) error = ERR_WEIGHT_READ;
+      else if (image_read_error_i) error = ERR_IMAGE_READ;
+      else if (feature_write_error_i) error = ERR_FEATURE_WRITE;
+      else if (stream_error_i != ERR_NONE) error = stream_error_i;
+      else if (address_fault_i) error = ERR_BAD_ADDRESS;
+    end
+    if ((state_q == SETTLE || state_q == RUN || state_q == STORE) && watchdog_bites) error = ERR_WATCHDOG;
+  end
+
+  assign idle_o = state_q == IDLE;
+  assign done_o = state_q == DONE;
+  assign core_rst_no = state_q == RUN || state_q == STORE;
+  assign program_start_o = state_q == SETTLE && !dma_busy_i && error == ERR_NONE;
+  assign image_start_o = state_q == RUN && header_valid_i && !header_seen_q;
+  assign store_start_o = state_q == STORE && !store_begun_q;
+  assign abort_o = error != ERR_NONE || done_o;  // after a good run only beats beyond the program are left
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      state_q <= IDLE;
+      header_seen_q <= 1'b0;
+      store_begun_q <= 1'b0;
+      error_code_o <= ERR_NONE;
+      error_layer_o <= '0;
+    end else begin
+      unique case (state_q)
+        IDLE: if (start_i) begin
+          state_q <= SETTLE;
+          header_seen_q <= 1'b0;
+          store_begun_q <= 1'b0;
+          error_code_o <= ERR_NONE;
+          error_layer_o <= '0;
+        end
+        SETTLE: if (!dma_busy_i) state_q <= RUN;
+        RUN: begin
+          if (header_valid_i) header_seen_q <= 1'b1;
+          if (header_seen_q && stream_finished_i && layers_done_o == 32'(layers_i)) state_q <= STORE;
+        end
+        STORE: begin
+          store_begun_q <= 1'b1;
+          if (store_begun_q && !store_busy_i) state_q <= DONE;
+        end
+        ABORT: if (!dma_busy_i || watchdog_bites) state_q <= DONE;
+        DONE: state_q <= IDLE;
+        default: state_q <= IDLE;
+      endcase
+      if (error != ERR_NONE) begin
+        state_q <= ABORT;
+        error_code_o <= error;
+        error_layer_o <= error == stream_error_i ? stream_error_layer_i : layers_done_o[15:0];
+      end
+    end
+  end
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni || state_q == IDLE || progress_i || error != ERR_NONE) quiet_q <= '0;
+    else quiet_q <= quiet_q + 32'd1;
+  end
+
+  // ------------------------------------------------------------------------------------------------
+  // Counters: every cycle from start to done is counted once
+  // ------------------------------------------------------------------------------------------------
+  logic [3:0][31:0] layer_q;      // the layer that runs: cycles, busy, weight stall, drain
+  logic [3:0][31:0] finished_q;   // the layer before, while it is written to the memory
+  logic [2:0] write_left_q;
+  logic [9:0] write_addr_q;
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni || (state_q == IDLE && start_i)) begin
+      cycles_o <= '0;
+      mac_busy_o <= '0;
+      weight_stall_o <= '0;
+      image_stall_o <= '0;
+      drain_o <= '0;
+      overhead_o <= '0;
+      layers_done_o <= '0;
+      layer_q <= '0;
+    end else if (state_q != IDLE && state_q != DONE) begin
+      cycles_o <= cycles_o + 32'd1;
+      if (conv_i) mac_busy_o <= mac_busy_o + 32'd1;
+      else if (drain_i) drain_o <= drain_o + 32'd1;
+      else if (weight_wait_i) weight_stall_o <= weight_stall_o + 32'd1;
+      else if (image_wait_i) image_stall_o <= image_stall_o + 32'd1;
+      else overhead_o <= overhead_o + 32'd1;
+
+      layer_q[0] <= layer_q[0] + 32'd1;
+      layer_q[1] <= layer_q[1] + 32'(conv_i);
+      layer_q[2] <= layer_q[2] + 32'(weight_wait_i);
+      layer_q[3] <= layer_q[3] + 32'(drain_i);
+      if (layer_done_i) begin
+        layers_done_o <= layers_done_o + 32'd1;
+        layer_q <= '0;
+      end
+    end
+  end
+
+  (* ram_style = "block" *) logic [31:0] layer_counters[4*LAYER_COUNTERS_MAX];
+
+  always_ff @(posedge clk_i) begin
+    if (write_left_q != 0) layer_counters[write_addr_q] <= finished_q[0];
+    layer_counter_data_o <= layer_counters[layer_counter_addr_i];
+  end
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      write_left_q <= '0;
+      write_addr_q <= '0;
+      finished_q <= '0;
+    end else if (layer_done_i && layers_done_o < LAYER_COUNTERS_MAX) begin
+      finished_q <= layer_q;
+      write_addr_q <= {layers_done_o[7:0], 2'b00};
+      write_left_q <= 3'd4;
+    end else if (write_left_q != 0) begin
+      finished_q <= finished_q >> 32;
+      write_addr_q <= write_addr_q + 10'd1;
+      write_left_q <= write_left_q - 3'd1;
+    end
+  end
+
+endmodule
