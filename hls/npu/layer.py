@@ -79,12 +79,12 @@ class FusedLayer:
     name: str
     source: Tensor
     output: Tensor
-    weights: NDArray[np.int8]
-    """[c_out, c_in, kernel_h, kernel_w]."""
-    bias: NDArray[np.int32]
-    """[c_out], at accumulator scale."""
-    shift: NDArray[np.uint8]
-    """[c_out], right shift from accumulator to output scale."""
+    weights: NDArray[Any]
+    """int8 [c_out, c_in, kernel_h, kernel_w]."""
+    bias: NDArray[Any]
+    """int32 [c_out], at accumulator scale."""
+    shift: NDArray[Any]
+    """uint8 [c_out], right shift from accumulator to output scale."""
     rows: int
     """Output rows of the convolution, before pooling. Taps below and right of the source read zero, as those above and left."""
     columns: int
@@ -92,8 +92,8 @@ class FusedLayer:
     pad_top: int = 0
     pad_left: int = 0
     residual: Tensor | None = None
-    res_shift: NDArray[np.uint8] | None = None
-    """[c_out], left shift from residual to accumulator scale."""
+    res_shift: NDArray[Any] | None = None
+    """uint8 [c_out], left shift from residual to accumulator scale."""
     clip_low: int = 0
     clip_high: int = 255
     pool: Pooling = field(default_factory=Pooling)

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from hls.npu.layer import FusedLayer
 from hw.isa import Pool
 
 INT32 = (-(2**31), 2**31 - 1)
+Bounds = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def accumulator_bounds(weights: NDArray[Any], bias: NDArray[Any], low: int, high: int) -> Bounds:
+    """Per output channel, (least, most) of products and bias for inputs ``low`` to ``high`` (0 included, for the padding).
+
+    Negative and positive terms are added up apart, so every partial sum stays within the bounds too, in whatever order the hardware
+    adds.
+    """
+    w = weights.astype(np.int64).reshape(len(weights), -1)
+    low, high = min(low, 0), max(high, 0)
+    least = np.minimum(w * low, w * high).sum(axis=1) + np.minimum(bias.astype(np.int64), 0)
+    most = np.maximum(w * low, w * high).sum(axis=1) + np.maximum(bias.astype(np.int64), 0)
+    return least, most
 
 
 def prove_no_overflow(layer: FusedLayer) -> tuple[int, int]:
-    """The bounds that every sum of the layer stays within; raises CompileError where they exceed int32.
-
-    The terms of a sum (products, bias, shifted residual, rounding half) are bounded separately from zero, so the bounds also hold
-    for every partial sum, in whatever order the hardware adds.
-    """
-    low, high = layer.source.range
-    w = layer.weights.astype(np.int64).reshape(layer.c_out, -1)
-    most = np.maximum(w * low, w * high).sum(axis=1)
-    least = np.minimum(w * low, w * high).sum(axis=1)
-    bias = layer.bias.astype(np.int64)
-    most += np.maximum(bias, 0)
-    least += np.minimum(bias, 0)
+    """The bounds that every sum of the layer stays within; raises CompileError where they exceed int32."""
+    least, most = accumulator_bounds(layer.weights, layer.bias, *layer.source.range)
     if layer.residual is not None and layer.res_shift is not None:
         low, high = layer.residual.range
-        most += np.int64(high) << layer.res_shift.astype(np.int64)
         least += np.int64(low) << layer.res_shift.astype(np.int64)
-    most += (np.int64(1) << layer.shift.astype(np.int64)) >> 1
+        most += np.int64(high) << layer.res_shift.astype(np.int64)
+    most += (np.int64(1) << layer.shift.astype(np.int64)) >> 1  # rounding adds at most half of an output step
 
     for bound, channel in ((most, int(most.argmax())), (least, int(least.argmin()))):
         if not INT32[0] <= bound[channel] <= INT32[1]:
