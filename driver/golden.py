@@ -49,7 +49,10 @@ class _FaultError(Exception):
 
 
 class GoldenDevice:
-    """A ``driver.device.Device`` for ``config`` with ``memory_bytes`` of memory (touched only where used)."""
+    """The bit-exact model on the CPU: needs no hardware, and has no clock.
+
+    A ``driver.device.Device`` for ``config`` with ``memory_bytes`` of memory, of which only what is used is ever touched.
+    """
 
     kind = "golden"
 
