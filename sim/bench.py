@@ -1,0 +1,188 @@
+"""Runs a cocotb bench under Verilator from a pytest function: builds once per set of sources and parameters, reports failures by name.
+
+Environment: ``COCOTB_RANDOM_SEED`` repeats a run (a failure prints its seed), ``WAVES=1`` records ``dump.vcd`` beside the log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from cocotb_tools.runner import get_runner
+
+from sim.toolchain import BUILD, MAKE_VARIABLES, rtl_sources, use_verilator
+
+# Benches are small: compiling quickly beats running quickly. Uninitialised state is random.
+BUILD_ARGS = ["--assert", "-Wno-fatal", "--x-assign", "unique", "--x-initial", "unique", "-O3"]
+MAKE_OPTIONS = f"{MAKE_VARIABLES} OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1"
+
+
+def run_bench(
+    top: str,
+    test_module: str,
+    parameters: Mapping[str, int] | None = None,
+    tests: str | Sequence[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Run the cocotb tests of ``test_module`` (all, or those named ``tests``) on RTL module ``top``.
+
+    ``environment`` reaches the tests through ``os.environ``. Fails the calling pytest test with the names and messages of the cocotb tests that
+    failed.
+    """
+    __tracebackhide__ = True
+    build_dir = _build(top, parameters or {})
+    seed = os.environ.get("COCOTB_RANDOM_SEED") or str(secrets.randbits(31))
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=build_dir))
+    log, results = folder / "simulation.log", folder / "results.xml"
+    print(f"{top}: COCOTB_RANDOM_SEED={seed}, log {log}")
+    try:
+        get_runner("verilator").test(
+            test_module=test_module,
+            hdl_toplevel=top,
+            hdl_toplevel_lang="verilog",
+            build_dir=build_dir,
+            test_dir=folder,
+            testcase=tests,
+            seed=seed,
+            plusargs=["+verilator+rand+reset+2", f"+verilator+seed+{seed}", "+verilator+error+limit+10"],
+            extra_env={"COCOTB_ANSI_OUTPUT": "0", **(environment or {})},
+            results_xml=str(results),
+            log_file=log,
+        )
+        stopped = ""
+    except (RuntimeError, SystemExit) as error:
+        stopped = f"the simulation stopped: {error}"
+    failures = _failures(results)
+    if failures is None:
+        failures = [f"{stopped or 'the simulation left no results'}\n{_tail(log)}"]
+    failures = _rtl_errors(log) + failures
+    if failures:
+        what = "\n".join(failures)
+        pytest.fail(
+            f"{top} {dict(parameters or {})}: repeat with COCOTB_RANDOM_SEED={seed}; log: {log}\n{what}", pytrace=False
+        )
+    if not os.environ.get("WAVES"):
+        shutil.rmtree(folder)
+
+
+def _build(top: str, parameters: Mapping[str, int]) -> Path:
+    """Build, or find, the simulator of ``top``. Returns its folder."""
+    use_verilator()
+    sources = rtl_sources(top)
+    waves = bool(os.environ.get("WAVES"))
+    tools = [version("verilator"), version("cocotb"), BUILD_ARGS, MAKE_OPTIONS, waves]
+    contents = [(source.name, source.read_bytes()) for source in sources]
+    folder = BUILD / "sim" / f"{top}-{_digest(tools, contents, sorted(parameters.items()))}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    runtime = BUILD / "sim" / f"runtime-{_digest(tools)}"
+    later = time.time() + 3600  # make compares with a makefile that is yet to be written
+    for compiled in runtime.glob("*.o"):
+        os.utime(shutil.copy(compiled, part), (later, later))
+    log = part / "build.log"
+    try:
+        with _environment("MAKEFLAGS", MAKE_OPTIONS):
+            get_runner("verilator").build(
+                sources=sources,
+                hdl_toplevel=top,
+                parameters=parameters,
+                build_args=BUILD_ARGS,
+                build_dir=part,
+                timescale=("1ns", "1ps"),
+                waves=waves,
+                log_file=log,
+            )
+        _keep_runtime(part, runtime)
+        _rename(part, folder)
+    except (RuntimeError, SystemExit) as error:
+        raise RuntimeError(f"Verilator could not build {top}: {error}\n{_tail(log)}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _keep_runtime(built: Path, runtime: Path) -> None:
+    """Keep Verilator's own object files, four fifths of a small bench's compile time, for the next build."""
+    if not runtime.is_dir():
+        part = Path(tempfile.mkdtemp(prefix=f".{runtime.name}-", dir=runtime.parent))
+        for compiled in built.glob("verilated*.o"):
+            shutil.copy(compiled, part)
+        _rename(part, runtime)
+
+
+def _rename(part: Path, folder: Path) -> None:
+    """Put a finished folder in its place, unless another process was faster."""
+    try:
+        part.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(part)
+
+
+def _digest(*parts: object) -> str:
+    """A short name for what a build depends on."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for a while."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _failures(results: Path) -> list[str] | None:
+    """One entry for each failed cocotb test, or None when the simulation did not come to its end."""
+    if not results.is_file():
+        return None
+    try:
+        cases = list(ElementTree.parse(results).getroot().iter("testcase"))
+    except ElementTree.ParseError:
+        return None
+    if not cases:
+        return ["no cocotb test ran"]
+    failed = []
+    for case in cases:
+        for problem in [*case.iter("failure"), *case.iter("error")]:
+            message = problem.get("message") or problem.get("error_msg") or (problem.text or "").strip()
+            if message.startswith("cocotb expected it would shut down"):
+                message = "the simulation ended before this test did"
+            failed.append(f"{case.get('name')}: {message}")
+    return failed
+
+
+def _rtl_errors(log: Path) -> list[str]:
+    """Failed assertions of the RTL, each with the cocotb test that ran. At time 0 nothing is reset yet and random state may offend them."""
+    found, test = [], "before the first test"
+    for line in log.read_text(errors="replace").splitlines() if log.is_file() else []:
+        if match := re.search(r"running (\S+) \(\d+/\d+\)", line):
+            test = match[1].rsplit(".", 1)[-1] if "/" not in match[1] else match[1]
+        if "%Error" in line and not line.startswith("[0] "):
+            found.append(f"{test}: {line}")
+    return found
+
+
+def _tail(log: Path, lines: int = 40) -> str:
+    """The end of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.is_file() else "(no log)"
