@@ -21,7 +21,6 @@ from hw.isa import (
     DESCRIPTOR_BYTES,
     FEATURE_BYTES,
     MAGIC,
-    POOL_KERNEL_MAX,
     REGISTER_BITS,
     VERSION,
     ArrayConfig,
@@ -42,7 +41,7 @@ MEMORY_BASE = 0x1000_0000
 class _FaultError(Exception):
     """The run stops here."""
 
-    def __init__(self, code: ErrorCode, layer: int = 0) -> None:
+    def __init__(self, code: ErrorCode, layer: int) -> None:
         super().__init__(code, layer)
         self.code = code
         self.layer = layer
@@ -152,7 +151,7 @@ class GoldenDevice:
         self._load_image(header)
         for number, layer in enumerate(self._layers(stream, header)):
             if isinstance(layer, _FaultError):
-                raise layer
+                raise _FaultError(layer.code, layer.layer)
             w, bias, shift, res_shift = (
                 part.astype(np.int64) for part in (layer.weights, layer.bias, layer.shift, layer.res_shift)
             )
@@ -165,12 +164,22 @@ class GoldenDevice:
         """A 64-bit address from its pair of registers."""
         return self._registers.get(register + 4, 0) << 32 | self._registers.get(register, 0)
 
+    def _fault(self, code: ErrorCode) -> _FaultError:
+        """A fault at the point that the run has reached."""
+        return _FaultError(code, self._registers[Register.LAYERS_DONE])
+
     def _memory(self, register: int, nbytes: int, code: ErrorCode) -> NDArray[np.uint8]:
         """The memory an address register points to, or the error the bus would answer with."""
         try:
             return self.memory.at(self._address(register), nbytes)
         except IndexError:
-            raise _FaultError(code) from None
+            raise self._fault(code) from None
+
+    def _words(self, base: int, count: int) -> NDArray[np.uint8]:
+        """Activation words, [count, cp]."""
+        if base + count > self.config.total_words:
+            raise self._fault(ErrorCode.BAD_ADDRESS)
+        return self._banks[base : base + count]
 
     def _read_program(self) -> bytes:
         nbytes = self._registers.get(Register.PROGRAM_BEATS, 0) * self.config.port_bytes
@@ -179,22 +188,22 @@ class GoldenDevice:
 
     def _read_header(self, stream: bytes) -> ProgramHeader:
         """The header, or the first thing that is wrong with it."""
-        record = stream[:DESCRIPTOR_BYTES]
+        record = stream[:DESCRIPTOR_BYTES].ljust(DESCRIPTOR_BYTES, b"\0")
+        # A wrong magic or version says more than the CRC that fails with it.
         if int.from_bytes(record[:4], "little") != MAGIC:
-            raise _FaultError(ErrorCode.BAD_MAGIC)
+            raise self._fault(ErrorCode.BAD_MAGIC)
+        if int.from_bytes(record[4:6], "little") != VERSION:
+            raise self._fault(ErrorCode.BAD_VERSION)
         try:
             header = ProgramHeader.unpack(record)
         except RecordError:
-            raise _FaultError(ErrorCode.BAD_CRC) from None
-        if header.version != VERSION:
-            raise _FaultError(ErrorCode.BAD_VERSION)
+            raise self._fault(ErrorCode.BAD_CRC) from None
         c = self.config
-        mine = (c.cp, c.kp, c.stream_bytes, c.acc_depth, c.total_words)
-        if (header.cp, header.kp, header.stream_bytes, header.acc_depth, header.total_words) != mine:
-            raise _FaultError(ErrorCode.WRONG_CONFIGURATION)
-        for base, words in ((header.image_base, header.image_words), (header.feature_base, header.feature_words)):
-            if base + words > c.total_words:
-                raise _FaultError(ErrorCode.BAD_ADDRESS)
+        mine = (c.cp, c.kp, c.stream_bytes, c.acc_depth)
+        if (header.cp, header.kp, header.stream_bytes, header.acc_depth) != mine or header.total_words > c.total_words:
+            raise self._fault(ErrorCode.WRONG_CONFIGURATION)
+        if header.layers == 0:
+            raise self._fault(ErrorCode.BAD_DESCRIPTOR)
         return header
 
     def _layers(self, stream: bytes, header: ProgramHeader) -> list[StreamLayer | _FaultError]:
@@ -236,35 +245,40 @@ class GoldenDevice:
     def _load_image(self, header: ProgramHeader) -> None:
         nbytes = header.image_words * self.config.cp
         image = self._memory(Register.IMAGE_ADDRESS, nbytes, ErrorCode.IMAGE_READ)
-        self._banks[header.image_base : header.image_base + header.image_words] = image.reshape(-1, self.config.cp)
+        self._words(header.image_base, header.image_words)[:] = image.reshape(-1, self.config.cp)
 
     def _store_features(self, header: ProgramHeader) -> None:
         nbytes = header.feature_words * self.config.cp
-        features = self._memory(Register.FEATURE_ADDRESS, nbytes, ErrorCode.FEATURE_WRITE)
-        features[:] = self._banks[header.feature_base : header.feature_base + header.feature_words].reshape(-1)
+        words = self._words(header.feature_base, header.feature_words)
+        self._memory(Register.FEATURE_ADDRESS, nbytes, ErrorCode.FEATURE_WRITE)[:] = words.reshape(-1)
 
 
 def descriptor_fault(d: LayerDescriptor, config: ArrayConfig) -> ErrorCode:
     """BAD_DESCRIPTOR or BAD_ADDRESS when the array cannot run ``d``, else NONE."""
     reads = (d.in_width, d.in_height, d.in_blocks, d.kernel_h, d.kernel_w, d.stride)
-    writes = (d.out_width, d.out_height, d.out_blocks, d.tile_rows, d.tiles, d.pooled_width, d.pooled_height)
-    if 0 in reads + writes or d.tile_rows * d.out_width > config.acc_depth or d.tile_rows * d.tiles < d.out_height:
+    writes = (d.out_width, d.out_height, d.out_blocks, d.tile_rows, d.tiles)
+    covered = d.tile_rows * d.tiles
+    if 0 in reads + writes or d.tile_rows * d.out_width > config.acc_depth or d.clip_low > d.clip_high:
+        return ErrorCode.BAD_DESCRIPTOR
+    if not covered - d.tile_rows < d.out_height <= covered:
         return ErrorCode.BAD_DESCRIPTOR
     if d.pool_mode in (Pool.MAX, Pool.AVERAGE) and (
-        not 1 <= d.pool_kernel <= POOL_KERNEL_MAX or d.pool_stride <= d.pool_pad or d.pooled_width > config.pool_columns
+        0 in (d.pooled_width, d.pooled_height)
+        or d.pooled_width > config.pool_columns
+        or d.pool_pad >= min(d.pool_kernel, d.pool_stride)
     ):
         return ErrorCode.BAD_DESCRIPTOR
 
     channels = d.out_blocks * config.kp
-    words = config.blocks_in(channels)
-    if d.pool_mode == Pool.GLOBAL_SUM:
-        out_words = math.ceil(FEATURE_BYTES * channels / config.cp)
-    else:
-        out_words = words * d.pooled_height * d.pooled_width
+    blocks = config.blocks_in(channels)
+    out_words = {
+        Pool.NONE: blocks * d.out_height * d.out_width,
+        Pool.GLOBAL_SUM: math.ceil(FEATURE_BYTES * channels / config.cp),
+    }.get(Pool(d.pool_mode), blocks * d.pooled_height * d.pooled_width)
     first_input = d.in_origin + d.pad_top * d.in_width + d.pad_left
     spans = [(first_input, d.in_blocks * d.in_height * d.in_width), (d.out_base, out_words)]
     if d.res_enable:
-        spans.append((d.res_base, words * d.out_height * d.out_width))
+        spans.append((d.res_base, blocks * d.out_height * d.out_width))
     if any(base < 0 or base + length > config.total_words for base, length in spans):
         return ErrorCode.BAD_ADDRESS
     return ErrorCode.NONE

@@ -225,16 +225,20 @@ class Npu:
 
     def _become_idle(self) -> None:
         """Let a run that timed out come to its end, and forget it: START would be ignored while it lasts."""
-        if not self.device.read_register(Register.CONTROL) & Control.IDLE:
-            self.device.wait(self._timeout)
-            self.device.read_register(Register.CONTROL)
+        device = self.device
+        if not device.read_register(Register.CONTROL) & Control.IDLE:
+            device.wait(self._timeout)
+            device.read_register(Register.CONTROL)
+        pending = device.read_register(Register.INTERRUPT_STATUS)
+        if pending:  # toggles on write; left standing, it would end the next wait at once
+            device.write_register(Register.INTERRUPT_STATUS, pending)
 
     def _raise_error(self, program: Program) -> None:
         value = self.device.read_register(Register.ERROR_CODE)
         if value == ErrorCode.NONE:
             return
         layer = self.device.read_register(Register.ERROR_LAYER)
-        name = program.layer_names[layer] if layer < len(program.layer_names) else "beyond the program"
+        name = program.layer_names[layer] if layer < len(program.layer_names) else "after the last layer"
         try:
             code = ErrorCode(value)
         except ValueError:

@@ -44,12 +44,18 @@ def flip(at: int) -> Edit:
 FAULTS = {
     "no program at all": (put(0, bytes(RECORD)), ErrorCode.BAD_MAGIC, 0),
     "another instruction set": (put(0, replace(PROGRAM.header, version=VERSION + 1).pack()), ErrorCode.BAD_VERSION, 0),
-    "a damaged header": (flip(20), ErrorCode.BAD_CRC, 0),
+    "a damaged header": (flip(9), ErrorCode.BAD_CRC, 0),
     "another array": (put(0, replace(PROGRAM.header, cp=64).pack()), ErrorCode.WRONG_CONFIGURATION, 0),
-    "more words than there are": (
-        put(0, replace(PROGRAM.header, feature_base=SIM_SMALL.total_words).pack()),
+    "no layers": (put(0, replace(PROGRAM.header, layers=0).pack()), ErrorCode.BAD_DESCRIPTOR, 0),
+    "an image beyond the banks": (
+        put(0, replace(PROGRAM.header, image_base=SIM_SMALL.total_words).pack()),
         ErrorCode.BAD_ADDRESS,
         0,
+    ),
+    "features beyond the banks": (
+        put(0, replace(PROGRAM.header, feature_base=SIM_SMALL.total_words).pack()),
+        ErrorCode.BAD_ADDRESS,
+        3,
     ),
     "a damaged descriptor": (flip(SECOND_AT + 3), ErrorCode.BAD_CRC, 1),
     "a zero kernel": (put(SECOND_AT, replace(SECOND, kernel_h=0).pack()), ErrorCode.BAD_DESCRIPTOR, 1),
