@@ -37,8 +37,8 @@ def run_bench(
 ) -> None:
     """Run the cocotb tests of ``test_module`` (all, or those named ``tests``) on RTL module ``top``.
 
-    ``environment`` reaches the tests through ``os.environ``. Fails the calling pytest test with the names and messages of the cocotb tests that
-    failed.
+    ``environment`` reaches the tests through ``os.environ``. Fails the calling pytest test with the names and messages of the cocotb
+    tests that failed.
     """
     __tracebackhide__ = True
     build_dir = _build(top, parameters or {})

@@ -57,7 +57,9 @@ def pauses(probability: float) -> Iterable[bool]:
 class Source:
     """Drives a valid/ready stream, with random idle cycles between words."""
 
-    def __init__(self, clock: LogicObject, valid: LogicObject, ready: LogicObject, data: LogicArrayObject, idle: float = 0.0):
+    def __init__(
+        self, clock: LogicObject, valid: LogicObject, ready: LogicObject, data: LogicArrayObject, idle: float = 0.0
+    ):
         self.clock, self.valid, self.ready, self.data, self.idle = clock, valid, ready, data, idle
         valid.value = 0
 
@@ -77,7 +79,9 @@ class Source:
 class Sink:
     """Takes a valid/ready stream, with random back-pressure; ``words`` holds what it took."""
 
-    def __init__(self, clock: LogicObject, valid: LogicObject, ready: LogicObject, data: LogicArrayObject, stall: float = 0.0):
+    def __init__(
+        self, clock: LogicObject, valid: LogicObject, ready: LogicObject, data: LogicArrayObject, stall: float = 0.0
+    ):
         self.clock, self.valid, self.ready, self.data, self.stall = clock, valid, ready, data, stall
         self.words: list[int] = []
         ready.value = 0

@@ -21,7 +21,9 @@ class Bench:
 
     async def start(self):
         await start(self.dut, clear_i=0, push_valid_i=0, pop_ready_i=0)
-        self.source = Source(self.dut.clk_i, self.dut.push_valid_i, self.dut.push_ready_o, self.dut.push_data_i, self.idle)
+        self.source = Source(
+            self.dut.clk_i, self.dut.push_valid_i, self.dut.push_ready_o, self.dut.push_data_i, self.idle
+        )
 
     def sink(self):
         return Sink(self.dut.clk_i, self.dut.pop_valid_o, self.dut.pop_ready_i, self.dut.pop_data_o, self.stall)
