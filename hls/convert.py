@@ -66,7 +66,7 @@ def exact_config(model: Any) -> dict[str, Any]:
             precision["bias"] = _quantiser_type(layer, layer.bias_quantizer_internal)
             layers[f"{layer.name}_linear"] = {"Precision": {"result": str(out)}}
         layers[layer.name] = {"Precision": precision}
-    return {"Model": {"Precision": "fixed<16,6>", "ReuseFactor": 1}, "LayerName": layers}
+    return {"Model": {"Precision": "fixed<16,6>", "ReuseFactor": 1, "Strategy": "Resource"}, "LayerName": layers}
 
 
 @dataclass(frozen=True)

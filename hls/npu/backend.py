@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from hls.npu.emit import compile_layers
 from hls.npu.lower import lower
 from hw.isa import load_config
-from hw.program import Program
 
 if TYPE_CHECKING:
     from hls4ml.model.graph import ModelGraph
@@ -47,18 +46,24 @@ class NpuBackend(FPGABackend):
         return self._writer_flow
 
     def create_initial_config(
-        self, board: str = "sim-small", device: str = "golden", device_options: dict[str, Any] | None = None, **_: Any
+        self,
+        board: str = "sim-small",
+        device: str = "golden",
+        device_options: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **_: Any,
     ) -> dict[str, Any]:
         """The options of ``convert_from_keras_model`` that are ours.
 
         ``board``: configuration in hw/boards that the program is compiled for. ``device``, ``device_options``: where ``compile()`` and
-        ``predict()`` run it, as for driver.device.open_device.
+        ``predict()`` run it, as for driver.device.open_device. ``metadata``: what the program file should remember (JSON).
         """
         load_config(board)
         return {
             "Board": board,
             "Device": device,
             "DeviceOptions": device_options or {},
+            "Metadata": metadata or {},
             "IOType": "io_stream",
             "HLSConfig": {},
         }
@@ -112,13 +117,12 @@ class NpuWriter(Writer):
 
     def write_hls(self, model: ModelGraph) -> None:
         """Compile the graph's fused layers for its board and save ``<output_dir>/<project_name>.npu``."""
-        to_program(model).save(program_path(model))
-
-
-def to_program(model: ModelGraph) -> Program:
-    """The program of a graph that was converted with ``backend="NPU"``."""
-    config = load_config(model.config.get_config_value("Board"))
-    return compile_layers(model.config.get_project_name(), model.fused_layers, config)
+        config = model.config
+        board = load_config(config.get_config_value("Board"))
+        metadata = config.get_config_value("Metadata")
+        compile_layers(config.get_project_name(), model.fused_layers, board, metadata=metadata).save(
+            program_path(model)
+        )
 
 
 def program_path(model: ModelGraph) -> Path:

@@ -152,6 +152,8 @@ def _report(layer: FusedLayer, bound: tuple[int, int], placement: Placement, con
     lines = {
         role: {
             "tensor": tensor.name,
+            "shape": [tensor.height, tensor.width, tensor.channels],
+            "dtype": tensor.dtype,
             "base": placement.base[tensor.name],
             "words": tensor.words(config),
             "banks": banks(tensor, placement.base[tensor.name], config),

@@ -1,0 +1,82 @@
+"""The compiler's command line: ``python -m hls --help``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from hls.npu.layer import CompileError
+from hls.npu.listing import listing
+from hw.isa import ConfigurationError
+from hw.program import Program, ProgramError
+
+
+def show(args: argparse.Namespace) -> None:
+    """Print a program."""
+    print(listing(Program.load(args.program)))
+
+
+def compile_checkpoint(args: argparse.Namespace) -> None:
+    """Checkpoint -> program file."""
+    from hls.convert import convert
+    from quantize import checkpoint
+
+    if args.out.suffix != ".npu":
+        raise ProgramError(f"{args.out} should end in .npu: that is what a program file is called")
+    metadata = {"provenance": checkpoint.load(args.checkpoint).provenance}
+    model = checkpoint.load_quantised(args.checkpoint)
+    graph = convert(model, "NPU", str(args.out.parent), args.out.stem, board=args.board, metadata=metadata)
+    graph.write()
+    print(listing(Program.load(args.out)))
+    print(f"written to {args.out}")
+
+
+def csim(args: argparse.Namespace) -> None:
+    """Compare hls4ml's C simulation with the golden model and with QKeras."""
+    from hls import compare
+    from quantize import checkpoint
+
+    result = compare.run(checkpoint.load_quantised(args.checkpoint), args.build, args.images, args.seed)
+    print(result)
+    if not result.equal:
+        raise SystemExit(1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    p = argparse.ArgumentParser(prog="python -m hls", description="Compile QKeras networks for the NPU with hls4ml.")
+    commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    c = commands.add_parser("show", help="print a program file, one line a layer")
+    c.add_argument("program", type=Path, help=".npu file")
+    c.set_defaults(run=show)
+
+    c = commands.add_parser("compile", help="compile a trained network to a program file")
+    c.add_argument("--checkpoint", type=Path, required=True, help="trained network (.npz) of quantize/")
+    c.add_argument("--board", default="sim-small", help="configuration in hw/boards (default: %(default)s)")
+    c.add_argument("--out", type=Path, required=True, help=".npu file to write")
+    c.set_defaults(run=compile_checkpoint)
+
+    c = commands.add_parser("csim", help="check hls4ml's C simulation (g++ only) against the golden model, bit by bit")
+    c.add_argument("--checkpoint", type=Path, required=True, help="trained network (.npz) of quantize/")
+    c.add_argument("--images", type=int, default=2, help="number of random images (default: %(default)s)")
+    c.add_argument("--seed", type=int, default=0, help="of the images (default: %(default)s)")
+    c.add_argument(
+        "--build", type=Path, default=Path("build/csim"), help="folder for the HLS project (default: %(default)s)"
+    )
+    c.set_defaults(run=csim)
+    return p
+
+
+def main() -> None:
+    """Run the command; a bad input ends in one clear line."""
+    args = parser().parse_args()
+    try:
+        args.run(args)
+    except (CompileError, ConfigurationError, ProgramError, OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Three rungs of the ladder on the same images: eager QKeras, the NPU's golden model, hls4ml's C simulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hls.convert import IMAGE_FRACTION_BITS, convert
+from hls.vitis.project import CSimulation
+from hw.program import Output
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Integers of the same features by each level, [images, features]."""
+
+    qkeras: NDArray[np.int64]
+    golden: NDArray[np.int64]
+    csim: NDArray[np.int64]
+
+    @property
+    def equal(self) -> bool:
+        """Whether all three agree in every feature."""
+        return bool((self.qkeras == self.golden).all() and (self.csim == self.golden).all())
+
+    def __str__(self) -> str:
+        pairs = (("QKeras (eager)", self.qkeras), ("hls4ml C simulation", self.csim))
+        return "\n".join(
+            f"{name:20} {int((values == self.golden).sum())}/{values.size} features equal to the golden model"
+            for name, values in pairs
+        )
+
+
+def integers(features: NDArray[Any], output: Output) -> NDArray[np.int64]:
+    """The integers behind real features: sums of the last activation, or its elements."""
+    return np.rint(features.astype(np.float64) * output.divisor * 2.0**output.fraction_bits).astype(np.int64)
+
+
+def run(model: Any, build: Path, images: int = 2, seed: int = 0) -> Comparison:
+    """Compute random images with a QKeras ``model`` on all three. ``build``: folder for the HLS project and the program."""
+    npu = convert(model, "NPU", str(build), "network")
+    npu.compile()
+    output = npu.npu.program.output
+    x = np.random.default_rng(seed).integers(0, 256, (images, *model.input_shape[1:]), dtype=np.uint8)
+    qkeras = np.asarray(model(x.astype(np.float32) / 2**IMAGE_FRACTION_BITS)).reshape(images, -1)
+    golden = np.asarray(npu.predict(x)).reshape(images, -1)
+    csim = CSimulation(model, build / "vitis").predict(x)
+    return Comparison(integers(qkeras, output), integers(golden, output), integers(csim, output))
