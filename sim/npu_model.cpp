@@ -78,7 +78,16 @@ struct Npu {
 
     m.clk_i = 0;
     m.eval();
+    if (m.rst_ni) sample();  // in reset the wires may carry anything
+    m.clk_i = 1;
+    m.eval();
+    ++now;
+  }
 
+  // Shows the memory what the NPU has on the wires at the rising edge.
+  void sample() {
+    Vnpu& m = *model;
+    uint8_t beat[PORT_BYTES];
     for (int p = 0; p < PORTS; ++p) {
       uint64_t address = 0;
       uint8_t length = 0;
@@ -90,10 +99,6 @@ struct Npu {
     get(m.m_axi_features_wdata, 0, PORT_BYTES, beat);
     features.sample(now, m.m_axi_features_awvalid, m.m_axi_features_awaddr, m.m_axi_features_awlen, m.m_axi_features_wvalid, beat,
                     m.m_axi_features_wstrb, m.m_axi_features_bready);
-
-    m.clk_i = 1;
-    m.eval();
-    ++now;
   }
 
   VerilatedContext context;

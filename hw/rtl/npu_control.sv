@@ -66,8 +66,9 @@ module npu_control (
     error = ERR_NONE;
     if (state_q == RUN || state_q == STORE) begin
       if (weight_read_error_i) error = ERR_WEIGHT_READ;
-      else if (image_read_error_i) error = ERR_IMAGE_READ;
-      else if (feature_write_error_i) error = ERR_FEATURE_WRITE;
+      // These two DMAs start later, and until then still show the error of the run before.
+      else if (image_read_error_i && header_seen_q) error = ERR_IMAGE_READ;
+      else if (feature_write_error_i && store_begun_q) error = ERR_FEATURE_WRITE;
       else if (stream_error_i != ERR_NONE) error = stream_error_i;
       else if (address_fault_i) error = ERR_BAD_ADDRESS;
     end
@@ -78,8 +79,9 @@ module npu_control (
   assign done_o = state_q == DONE;
   assign core_rst_no = state_q == RUN || state_q == STORE;
   assign program_start_o = state_q == SETTLE && !dma_busy_i && error == ERR_NONE;
-  assign image_start_o = state_q == RUN && header_valid_i && !header_seen_q;
-  assign store_start_o = state_q == STORE && !store_begun_q;
+  // Not together with an error: a DMA that started in the cycle of the abort would miss it and run on for nobody.
+  assign image_start_o = state_q == RUN && header_valid_i && !header_seen_q && error == ERR_NONE;
+  assign store_start_o = state_q == STORE && !store_begun_q && error == ERR_NONE;
   assign abort_o = error != ERR_NONE || done_o;  // after a good run only beats beyond the program are left
 
   always_ff @(posedge clk_i) begin

@@ -200,8 +200,8 @@ module stream_loader #(
           state_q <= RECORD;
         end
         LAYER_CHECK: state_q <= LAYER_OFFER;
-        // The layer before may still be waiting to be accepted only if it had no payload, which no legal layer has.
-        LAYER_OFFER: begin
+        // A layer of one pass may be loaded whole before the sequencer has taken it; the next one waits for that.
+        LAYER_OFFER: if (!layer_valid_o) begin
           layer_q <= new_layer;
           layer_valid_o <= 1'b1;
           layers_q <= layers_q + 16'd1;
@@ -259,9 +259,9 @@ module stream_loader #(
   end
 
 `ifndef SYNTHESIS
-  always_ff @(posedge clk_i) begin
-    if (rst_ni && state_q == LAYER_OFFER) assert (!layer_valid_o) else $error("stream_loader: a descriptor was overtaken by the next");
-  end
+  // A descriptor on offer stays as it is until it is taken.
+  assert property (@(posedge clk_i) disable iff (!rst_ni)
+                   layer_valid_o && !layer_ready_i |=> layer_valid_o && $stable(layer_o));
 `endif
 
 endmodule
