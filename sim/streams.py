@@ -15,16 +15,19 @@ from numpy.typing import NDArray
 
 
 async def start(dut: Any, **inputs: int) -> None:
-    """Start the 10 ns clock, set ``inputs`` and reset."""
+    """Start the 10 ns clock, set ``inputs``, and reset what has a reset."""
     for name, value in inputs.items():
         getattr(dut, name).value = value
     # Reset lies on before the first edge: state is random until then, and no assertion may look at it.
+    resets = [dut.rst_ni] if hasattr(dut, "rst_ni") else []
+    for reset in resets:
+        reset.value = 0
     dut.clk_i.value = 0
-    dut.rst_ni.value = 0
     await Timer(5, "ns")
     Clock(dut.clk_i, 10, "ns").start()
     await cycles(dut, 3)
-    dut.rst_ni.value = 1
+    for reset in resets:
+        reset.value = 1
     await RisingEdge(dut.clk_i)
 
 
