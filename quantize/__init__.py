@@ -1,1 +1,1 @@
-"""What is computed: jets, images, ResNets, training, quantisation, evaluation."""
+"""What is computed: jets, images, the ResNet featurizer in QKeras, its training and its evaluation."""

@@ -182,8 +182,8 @@ def _excess(
     rows = len(calorimeter.eta_edges) - 1
     address = (particles.event * rows + eta_row) * calorimeter.phi_towers + phi_column
     towers, member = np.unique(address[hit], return_inverse=True)
-    deposited = np.bincount(member, (particles.energy * share)[hit], minlength=len(towers))
-    expected = np.bincount(member, track_energy[hit], minlength=len(towers))
+    deposited = np.bincount(member, (particles.energy * share)[hit], len(towers)).astype(np.float64)
+    expected = np.bincount(member, track_energy[hit], len(towers)).astype(np.float64)
 
     row = towers // calorimeter.phi_towers % rows
     column = towers % calorimeter.phi_towers

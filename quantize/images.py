@@ -38,7 +38,7 @@ def pt_grid(constituents: NDArray, size: int) -> NDArray[np.float64]:
     jet = np.broadcast_to(np.arange(len(pt))[:, None], pt.shape)
     pixel = (jet[inside] * size + row[inside].astype(np.int64)) * size + column[inside].astype(np.int64)
     grid = np.bincount(pixel, weights=pt[inside], minlength=len(pt) * size * size)
-    return grid.reshape(len(pt), size, size)
+    return grid.astype(np.float64).reshape(len(pt), size, size)
 
 
 def jet_planes(constituents: NDArray, size: int) -> NDArray[np.uint8]:

@@ -276,7 +276,7 @@ def generate(
     with written_whole(folder / "manifest.json") as temporary:
         temporary.write_text(json.dumps(manifest, indent=2) + "\n")
     shutil.rmtree(parts)
-    return manifest
+    return json.loads(json.dumps(manifest))  # as a reader of the file sees it
 
 
 def _split_of_events(

@@ -1,0 +1,173 @@
+"""The command line: `python -m quantize <command> --help`."""
+
+import argparse
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from quantize.dataset import SPLITS
+
+DEMO_SPLIT = {"train": 0.80, "val": 0.05, "test": 0.15}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return the exit status; user errors are printed in one line."""
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        options.run(options)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _jets(options: argparse.Namespace) -> None:
+    from quantize.jets import Recipe, generate
+
+    split = dict(zip(("train", "val", "test"), options.split, strict=True))
+    manifest = generate(options.out, Recipe(seed=options.seed), options.jets, split, options.jobs)
+    for name, counts in manifest["counts"].items():
+        print(f"{options.out / name}.h5: {counts['top']} top and {counts['qcd']} QCD jets")
+
+
+def _workshop(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # a Workshop; TensorFlow stays lazy
+    import tensorflow as tf
+
+    from quantize.pipeline import Plan, Workshop
+    from quantize.resnet import ResNetConfig
+
+    if options.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    plan = Plan(
+        config=ResNetConfig(tuple(options.stages), options.width, options.size, options.version),
+        hidden=options.hidden,
+        training_jets=options.limit,
+    )
+    plan = replace(
+        plan,
+        float_schedule=_schedule(plan.float_schedule, options, "float"),
+        finetune_schedule=_schedule(plan.finetune_schedule, options, "finetune"),
+    )
+    return Workshop(options.out, plan, options.jets)
+
+
+def _schedule(schedule, options: argparse.Namespace, which: str):  # type: ignore[no-untyped-def]  # a train.Schedule
+    given = {
+        "epochs": getattr(options, f"{which}_epochs"),
+        "rate": getattr(options, f"{which}_rate"),
+        "batch": options.batch,
+        "seed": options.seed,
+    }
+    return replace(schedule, **{name: value for name, value in given.items() if value is not None})
+
+
+def _train(options: argparse.Namespace) -> None:
+    _workshop(options).train_float()
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    _workshop(options).calibrate()
+
+
+def _finetune(options: argparse.Namespace) -> None:
+    _workshop(options).finetune()
+
+
+def _demo_net(options: argparse.Namespace) -> None:
+    from quantize.jets import Recipe, generate
+
+    folder = options.jets or options.out / "jets"
+    if not all((folder / f"{name}.h5").is_file() for name in SPLITS):
+        generate(folder, Recipe(), options.jets_per_class, DEMO_SPLIT, options.jobs)
+    artefact = _workshop(options).run()
+    print(f"the trained network is {artefact}")
+    if options.install:
+        from quantize.checkpoint import DEMO
+
+        DEMO.parent.mkdir(exist_ok=True)
+        shutil.copyfile(artefact, DEMO)
+        print(f"and now the demo's: {DEMO}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from quantize import checkpoint, dataset
+    from quantize.evaluate import evaluate
+    from quantize.pipeline import tag
+    from quantize.train import LabelledImages
+
+    trained = checkpoint.load(options.network or checkpoint.DEMO)
+    jets = dataset.read(options.jets, options.limit)
+    images = LabelledImages.of(jets.constituents, jets.is_top, trained.network.config.size)
+    p_top = tag(trained, images)[:, 1]
+    print(evaluate(images.is_top, p_top))
+    if options.plots:
+        from quantize import plots
+
+        plots.draw_roc({"quantised": (images.is_top, p_top)}, options.plots / "roc.png")
+        plots.draw_mean_images(images.planes, images.is_top, options.plots / "mean_images.png")
+        print(f"pictures: {options.plots / 'roc.png'}, {options.plots / 'mean_images.png'}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser("python -m quantize", description="Jets, networks, training, evaluation.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(name: str, run, text: str) -> argparse.ArgumentParser:  # type: ignore[no-untyped-def]  # a function
+        added = commands.add_parser(name, help=text, description=text, formatter_class=formatter)
+        added.set_defaults(run=run)
+        return added
+
+    jets = command("jets", _jets, "Generate top and QCD jets in the public dataset's layout.")
+    jets.add_argument("--out", type=Path, required=True, help="folder for train.h5, val.h5, test.h5 and manifest.json")
+    jets.add_argument("--jets", type=int, default=30_000, help="jets of each class, over all splits")
+    jets.add_argument("--seed", type=int, default=1, help="another seed gives other jets; 1 to 8000")
+    jets.add_argument("--jobs", type=int, default=1, help="processes; the jets do not depend on it")
+    jets.add_argument(
+        "--split", type=float, nargs=3, default=[0.8, 0.05, 0.15], metavar=("TRAIN", "VAL", "TEST"), help="shares"
+    )
+
+    steps = {
+        "train": (_train, "Train the float network and fold its batch normalisation."),
+        "calibrate": (_calibrate, "Quantise the trained network with the best power-of-two scales."),
+        "finetune": (_finetune, "Fine-tune the quantised network, re-fit its classifier and measure it."),
+        "demo-net": (_demo_net, "Run the whole chain, from jets to the trained artefact; go on where it stopped."),
+    }
+    for name, (run, text) in steps.items():
+        step = command(name, run, text)
+        step.add_argument("--out", type=Path, required=True, help="folder of the network in the making")
+        step.add_argument("--jets", type=Path, help="folder of the jets; OUT/jets when not given")
+        step.add_argument("--stages", type=int, nargs="+", default=[3, 4, 6, 3], help="blocks of each stage")
+        step.add_argument("--width", type=int, default=16, help="channels of the stem; ResNet-50 has 64")
+        step.add_argument("--size", type=int, default=64, help="pixels a side; ResNet-50 has 224")
+        step.add_argument("--version", choices=("v1", "v1.5"), default="v1.5", help="stride on the 1x1 or on the 3x3")
+        step.add_argument(
+            "--hidden", type=int, default=256, help="hidden units of the classifier; the paper's has 1024"
+        )
+        step.add_argument("--limit", type=int, help="training jets; all when not given")
+        step.add_argument("--float-epochs", type=int, help="epochs of float training")
+        step.add_argument("--float-rate", type=float, help="peak learning rate of float training")
+        step.add_argument("--finetune-epochs", type=int, help="epochs of quantised fine-tuning")
+        step.add_argument("--finetune-rate", type=float, help="peak learning rate of quantised fine-tuning")
+        step.add_argument("--batch", type=int, help="jets in a batch")
+        step.add_argument("--seed", type=int, help="of initial weights and batches")
+        step.add_argument("--threads", type=int, help="TensorFlow threads; all cores when not given")
+        if name == "demo-net":
+            step.add_argument("--jets-per-class", type=int, default=40_000, help="jets to generate where none are")
+            step.add_argument("--jobs", type=int, default=1, help="processes that generate jets")
+            step.add_argument("--install", action="store_true", help="make the result the network that ships")
+
+    evaluation = command("evaluate", _evaluate, "Measure a trained artefact: accuracy, AUC, 1/eB at eS = 30 %.")
+    evaluation.add_argument("--network", type=Path, help="artefact; the one that ships when not given")
+    evaluation.add_argument("--jets", type=Path, required=True, help="HDF5 file in the public layout")
+    evaluation.add_argument("--limit", type=int, help="first jets to use; all when not given")
+    evaluation.add_argument("--plots", type=Path, help="folder for roc.png and mean_images.png")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Pictures: jets with their tags, mean images, ROC curves. All write PNG files, whole or not at all."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from quantize.dataset import written_whole
+from quantize.evaluate import auc, roc
+from quantize.images import HALF_WIDTH
+
+_NAMES = {0: "QCD", 1: "top"}
+_COLOUR_MAP = "magma"
+
+
+def draw_tagged_jets(images: NDArray[np.uint8], labels: NDArray, p_top: NDArray, path: Path, columns: int = 5) -> None:
+    """Draw a grid of jets with their true label and P(top); a wrong tag is written in red.
+
+    images: uint8 [n, size, size, 3]. labels: [n], 1 for top. p_top: [n].
+    """
+    count = len(images)
+    if not count or len(labels) != count or len(p_top) != count:
+        raise ValueError(f"{count} images, {len(labels)} labels and {len(p_top)} scores do not make a grid")
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(2.1 * columns, 2.4 * rows), layout="constrained")
+    for index, axes in enumerate(figure.subplots(rows, columns, squeeze=False).ravel()):
+        if index >= count:
+            axes.set_visible(False)
+            continue
+        _show(axes, images[index, ..., 0].astype(float))
+        right = (p_top[index] > 0.5) == (labels[index] == 1)
+        axes.set_title(
+            f"{_NAMES[int(labels[index])]}: P(top) = {p_top[index]:.3f}",
+            fontsize=9,
+            color="black" if right else "red",
+        )
+        axes.set_xticks([])
+        axes.set_yticks([])
+    _save(figure, path)
+
+
+def draw_mean_images(planes: NDArray[np.uint8], labels: NDArray, path: Path) -> None:
+    """Draw the mean image of top and of QCD jets side by side. planes: uint8 [n, size, size]."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, label in zip(figure.subplots(1, 2), (1, 0), strict=True):
+        chosen = planes[np.asarray(labels) == label]
+        if not len(chosen):
+            raise ValueError(f"no {_NAMES[label]} jets to average")
+        shown = _show(axes, chosen.mean(axis=0))
+        axes.set_title(f"mean of {len(chosen)} {_NAMES[label]} jets")
+        axes.set_xlabel("phi from the jet axis")
+        axes.set_ylabel("eta from the jet axis")
+        figure.colorbar(shown, ax=axes, label="pixel value, 0 to 255")
+    _save(figure, path)
+
+
+def draw_roc(curves: dict[str, tuple[NDArray, NDArray]], path: Path) -> None:
+    """Draw background rejection against top efficiency. curves: name to (labels, P(top))."""
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, (labels, p_top) in curves.items():
+        top, qcd = roc(labels, p_top)
+        surviving = qcd > 0  # without any QCD jet left the rejection is unknown
+        axes.plot(top[surviving], 1 / qcd[surviving], label=f"{name} (AUC {auc(labels, p_top):.4f})")
+    axes.set(xlabel="top efficiency", ylabel="1 / QCD efficiency", yscale="log", xlim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
+def _show(axes: Axes, picture: NDArray):  # type: ignore[no-untyped-def]  # an AxesImage
+    edges = (-HALF_WIDTH, HALF_WIDTH, -HALF_WIDTH, HALF_WIDTH)
+    # Logarithmic: most of a jet's pixels are far below its brightest.
+    norm = LogNorm(vmin=max(picture.max() / 1000, 1e-6), vmax=max(picture.max(), 1e-3), clip=True)
+    return axes.imshow(picture, origin="lower", extent=edges, cmap=_COLOUR_MAP, norm=norm)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    with written_whole(Path(path)) as temporary:
+        figure.savefig(temporary, dpi=120)

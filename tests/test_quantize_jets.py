@@ -1,0 +1,109 @@
+"""Jets from Pythia and FastJet."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from quantize import dataset
+from quantize.jets import PROCESSES, Recipe, generate, generate_chunk
+
+SMALL = Recipe(seed=5, events_per_batch=40, batches_per_chunk=1)
+
+
+@pytest.fixture(scope="module")
+def chunks():
+    return {process: generate_chunk(SMALL, process, 0) for process in PROCESSES}
+
+
+def axis(jets):
+    _, px, py, pz = np.moveaxis(jets.constituents.sum(axis=1, dtype=np.float64), -1, 0)
+    return np.hypot(px, py), np.arcsinh(pz / np.hypot(px, py)), np.arctan2(py, px)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_jets_pass_the_selection(chunks, process):
+    jets = chunks[process].jets
+    pt, eta, _ = axis(jets)
+    assert len(jets) >= 5
+    assert (np.abs(eta) < 2).all() and (pt > 550).all() and (pt < 650).all()
+    assert (jets.is_top == PROCESSES[process]).all()
+
+
+def test_constituents_fall_in_pt_and_are_padded_with_zeros(chunks):
+    constituents = chunks["top"].jets.constituents
+    pt = np.hypot(constituents[..., 1], constituents[..., 2])
+    assert (np.diff(pt, axis=1) <= 1e-5 * pt[:, :1]).all()
+    assert (constituents[pt == 0] == 0).all() and (pt[:, 0] > 0).all() and (pt[:, -1] == 0).all()
+
+
+def test_a_top_jet_lies_on_its_top_quark_and_has_about_its_mass(chunks):
+    jets = chunks["top"].jets
+    _, eta, phi = axis(jets)
+    e, px, py, pz = jets.truth.astype(np.float64).T
+    distance = np.hypot(np.arcsinh(pz / np.hypot(px, py)) - eta, np.angle(np.exp(1j * (np.arctan2(py, px) - phi))))
+    assert (distance < 0.8).all()
+    np.testing.assert_allclose(np.sqrt(e**2 - px**2 - py**2 - pz**2), 172, atol=15)  # Pythia's top has a width
+    total = jets.constituents.sum(axis=1, dtype=np.float64)
+    mass = np.sqrt(total[:, 0] ** 2 - (total[:, 1:] ** 2).sum(axis=1))
+    assert 150 < np.median(mass) < 200
+    assert not chunks["qcd"].jets.truth.any()
+
+
+def test_the_recipe_decides_every_bit(chunks):
+    again = generate_chunk(SMALL, "qcd", 0)
+    assert (again.jets.constituents == chunks["qcd"].jets.constituents).all()
+    other = generate_chunk(replace(SMALL, seed=6), "qcd", 0)
+    assert other.jets.constituents[0, 0, 0] != again.jets.constituents[0, 0, 0]
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("jets")
+    split = {"train": 0.5, "val": 0.0, "test": 0.5}
+    return [(folder / str(jobs), generate(folder / str(jobs), SMALL, 10, split, jobs)) for jobs in (1, 2)]
+
+
+def test_files_do_not_depend_on_the_number_of_jobs(generated):
+    (one, manifest), (two, other) = generated
+    assert manifest == other == json.loads((one / "manifest.json").read_text())
+    assert sorted(path.name for path in one.iterdir()) == ["manifest.json", "test.h5", "train.h5"]
+    for name, counts in manifest["counts"].items():
+        first, second = (dataset.read(folder / f"{name}.h5") for folder in (one, two))
+        assert (first.constituents == second.constituents).all()
+        assert (int(first.is_top.sum()), len(first)) == (counts["top"], counts["top"] + counts["qcd"])
+    assert sum(counts["top"] for counts in manifest["counts"].values()) == 10
+
+
+def test_jets_of_one_event_stay_in_one_split(generated, chunks):
+    folder, _ = generated[0]
+    leading = {name: dataset.read(folder / f"{name}.h5").constituents[:, 0, 0] for name in ("train", "test")}
+    chunk, homes = chunks["qcd"], {}
+    for event, energy in zip(chunk.event[:10], chunk.jets.constituents[:10, 0, 0], strict=True):
+        homes.setdefault(event, []).append([name for name in leading if energy in leading[name]])
+    assert max(map(len, homes.values())) == 2, "the sample holds no event with two jets"
+    assert all(len(home) == 1 and home == places[0] for places in homes.values() for home in places)
+
+
+@pytest.mark.parametrize(
+    ("seed", "jets", "split", "complaint"),
+    [
+        (1, 0, {"test": 1.0}, "at least one jet"),
+        (1, 5, {"test": 0.5}, "sum to 1"),
+        (1, 5, {"exam": 1.0}, "train, test, val"),
+        (0, 5, {"test": 1.0}, "choose 1 to 8000"),
+    ],
+)
+def test_bad_requests_are_named(tmp_path, seed, jets, split, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        generate(tmp_path, Recipe(seed=seed), jets, split)
+
+
+def test_an_unfinished_run_of_another_recipe_is_kept(tmp_path):
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    (parts / "recipe.json").write_text("{}")
+    with pytest.raises(ValueError, match="another recipe"):
+        generate(tmp_path, SMALL, 5, {"test": 1.0})
+    assert (parts / "recipe.json").read_text() == "{}"
