@@ -79,10 +79,10 @@ def _check_pool(layer: FusedLayer, config: ArrayConfig) -> None:
         )
     if not 0 <= pool.pad < min(pool.kernel, pool.stride):
         raise layer.error(f"pads the pool by {pool.pad}", "pad less than the window and the stride")
-    if pool.mode == Pool.AVERAGE and (pool.kernel, pool.stride, pool.pad) != (2, 2, 0):
+    if pool.mode == Pool.AVERAGE and pool.kernel != 2:
         raise layer.error(
-            f"averages {pool.kernel}x{pool.kernel} with stride {pool.stride}",
-            "the NPU averages 2x2 with stride 2 and no padding; use a stride-2 convolution, a max pool or a global average",
+            f"averages {pool.kernel}x{pool.kernel}",
+            "the NPU averages 2x2: use that, a stride-2 convolution, a max pool or a global average",
         )
     if layer.output.width > config.pool_columns:
         raise layer.error(

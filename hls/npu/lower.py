@@ -208,11 +208,11 @@ class _Lowering:
             )
         size = (pool.get_attr("pool_height"), pool.get_attr("pool_width"))
         pads = [pool.get_attr(f"pad_{side}", 0) for side in ("top", "left", "bottom", "right")]
-        if size != (2, 2) or self.stride(pool, "stride_height", "stride_width") != 2 or any(pads):
+        if size != (2, 2) or any(pads):
             raise CompileError(
                 pool.name,
-                f"averages {size[0]}x{size[1]}",
-                "the NPU averages 2x2 with stride 2 and no padding: use that, a stride-2 convolution, a max pool or a global average",
+                f"averages {size[0]}x{size[1]}{' with padding' if any(pads) else ''}",
+                "the NPU averages 2x2 without: use that, a stride-2 convolution, a max pool or a global average",
             )
         before, after = self.quantiser(inner), self.quantiser(end)
         if before != after:
@@ -221,7 +221,7 @@ class _Lowering:
             )
         low, high = np.array([4 * before.low]), np.array([4 * before.high])
         self.check_holds(pool, low, high, before.fraction + 2)
-        return Pooling(Pool.AVERAGE, 2, 2), inner
+        return Pooling(Pool.AVERAGE, 2, self.stride(pool, "stride_height", "stride_width")), inner
 
     def match_add(self, add: Any) -> tuple[Any, str]:
         """(convolution that is fused, name of the residual) of an Add."""
