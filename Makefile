@@ -1,0 +1,75 @@
+# The front door. `make help` lists the targets; the first one that needs Python sets everything up in .venv.
+
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+CONFIG ?= sim-small
+JETS   ?= 20
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test sim lint format build-npu resnet50-rtl train-demo serve clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Set-up: one virtual environment with everything; only Python, g++ and make come from the system
+# ---------------------------------------------------------------------------------------------------------------------
+
+$(VENV)/.installed: pyproject.toml
+	@command -v $(PYTHON) g++ make >/dev/null || { \
+	  echo "Needs Python 3.11, g++ and make. On Debian 12: apt-get install python3.11-venv g++ make"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments. On Debian 12: apt-get install python3.11-venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --python $(BIN)/python --editable '.[all]'
+	@touch $@
+
+setup: $(VENV)/.installed  ## Make the virtual environment (the other targets do it when needed)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a user runs
+# ---------------------------------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.installed  ## Tag simulated jets through the RTL, behind the gRPC service; table and picture
+	$(BIN)/python -m sim build --config $(CONFIG)
+	$(BIN)/python examples/demo.py --board $(CONFIG) --jets $(JETS)
+
+serve: $(VENV)/.installed  ## Start the gRPC service on the Verilated NPU with the demo's network
+	$(BIN)/python -m hls compile --checkpoint quantize/trained/demo.npz --board $(CONFIG) --out build/demo.npu
+	$(BIN)/python -m host_service serve --program build/demo.npu --classifier quantize/trained/demo.npz --device rtl
+
+resnet50-rtl: $(VENV)/.installed  ## One image through ResNet-50 at 224x224 in RTL (CONFIG=zcu104, kv260, u250, sim-small)
+	$(BIN)/python benchmarks/resnet50_rtl.py --config $(if $(filter sim-small,$(CONFIG)),zcu104,$(CONFIG))
+
+train-demo: $(VENV)/.installed  ## Make the demo's network again, from jets to quantize/trained/demo.npz (hours)
+	$(BIN)/python -m quantize demo-net --out quantize/trained/demo.npz
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a developer runs
+# ---------------------------------------------------------------------------------------------------------------------
+
+test: lint  ## All tests: lint, Python, cocotb benches
+	$(BIN)/python -m pytest
+
+sim: $(VENV)/.installed  ## The cocotb benches of the RTL alone
+	$(BIN)/python -m pytest sim
+
+lint: $(VENV)/.installed  ## ruff, mypy, Verilator -Wall, Verible
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m sim lint
+
+format: $(VENV)/.installed  ## Format the Python sources
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+build-npu: $(VENV)/.installed  ## Build the Verilated NPU (CONFIG=sim-small)
+	$(BIN)/python -m sim build --config $(CONFIG)
+
+clean:  ## Remove everything that was built (not the virtual environment)
+	rm -rf build *.egg-info
