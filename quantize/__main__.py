@@ -15,7 +15,7 @@ DEMO_SPLIT = {"train": 0.80, "val": 0.05, "test": 0.15}
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit status; user errors are printed in one line."""
     options = _parser().parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         options.run(options)
     except (ValueError, FileNotFoundError) as error:
@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
             step.add_argument("--jobs", type=int, default=1, help="processes that generate jets")
             step.add_argument("--install", action="store_true", help="make the result the network that ships")
 
-    evaluation = command("evaluate", _evaluate, "Measure a trained artefact: accuracy, AUC, 1/eB at eS = 30 %.")
+    evaluation = command("evaluate", _evaluate, "Measure a trained artefact: accuracy, AUC, background rejection.")
     evaluation.add_argument("--network", type=Path, help="artefact; the one that ships when not given")
     evaluation.add_argument("--jets", type=Path, required=True, help="HDF5 file in the public layout")
     evaluation.add_argument("--limit", type=int, help="first jets to use; all when not given")

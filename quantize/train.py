@@ -50,9 +50,9 @@ class LabelledImages:
 class _Batches(keras.utils.Sequence):
     """The shuffled, mirrored batches of one epoch, as network input (image / 256)."""
 
-    def __init__(self, data: LabelledImages, batch: int, seed: tuple[int, int]) -> None:
+    def __init__(self, data: LabelledImages, batch: int, seed: int, epoch: int) -> None:
         self._data, self._batch = data, batch
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng((seed, epoch))
         self._order = rng.permutation(len(data))
         self._mirror = rng.random((2, len(data))) < 0.5
 
@@ -122,7 +122,7 @@ def fit(
         saved.checkpoint.restore(saved.latest_checkpoint).assert_existing_objects_matched()
         print(f"continuing after epoch {int(done)} from {folder}")
     for epoch in range(int(done), schedule.epochs):
-        batches = _Batches(train, schedule.batch, (schedule.seed, epoch))
+        batches = _Batches(train, schedule.batch, schedule.seed, epoch)
         print(f"epoch {epoch + 1}/{schedule.epochs}")
         result = tagger.fit(batches, verbose=1, shuffle=False).history
         val_auc = auc(val.is_top, predict(tagger, val.planes)[:, 1])
