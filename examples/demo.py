@@ -92,14 +92,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--device", default="rtl", help="rtl: the Verilated NPU; golden: its model (default: %(default)s)"
     )
-    parser.add_argument("--jets", type=Path, help="HDF5 file of jets, public layout; generated when not given")
-    parser.add_argument("--count", type=int, default=20, help="jets to send (default: %(default)s)")
+    parser.add_argument("--jets", type=int, default=20, help="how many to send (default: %(default)s)")
+    parser.add_argument("--jet-file", type=Path, help="take them from this HDF5 file (public layout), not from Pythia")
     parser.add_argument(
         "--out", type=Path, default=Path("build/demo"), help="folder for results (default: %(default)s)"
     )
     options = parser.parse_args()
-    if options.count < 2:
-        parser.error("--count must be at least 2: one jet of each kind")
+    if options.jets < 2:
+        parser.error("--jets must be at least 2: one of each kind")
     return options
 
 
@@ -110,8 +110,8 @@ def step(number: int, text: str) -> None:
 
 def read_jets(options: argparse.Namespace, size: int) -> Sample:
     """Jets that no training has seen, as images; generates them when there are none."""
-    each = (options.count + 1) // 2
-    path = options.jets
+    each = (options.jets + 1) // 2
+    path = options.jet_file
     if path is None:
         folder = options.out / f"jets-{each}"
         path = folder / "test.h5"
@@ -120,8 +120,8 @@ def read_jets(options: argparse.Namespace, size: int) -> Sample:
     found = dataset.read(path)
     tops, qcd = np.flatnonzero(found.is_top == 1)[:each], np.flatnonzero(found.is_top == 0)[:each]
     if len(tops) < each or len(qcd) < each:
-        raise SystemExit(f"{path} has only {len(tops)} top and {len(qcd)} QCD jets: ask for fewer with --count")
-    chosen = found[np.stack([tops, qcd], axis=1).reshape(-1)[: options.count]]
+        raise SystemExit(f"{path} has only {len(tops)} top and {len(qcd)} QCD jets: ask for fewer with --jets")
+    chosen = found[np.stack([tops, qcd], axis=1).reshape(-1)[: options.jets]]
     print(f"{len(chosen)} jets from {path}")
     return Sample(jet_images(chosen.constituents, size), chosen.is_top == 1)
 
@@ -220,7 +220,7 @@ def print_table(sample: Sample, tagged: Tagged, golden: NDArray[np.int32], progr
 
 
 def verdict(eager: NDArray[np.int64], golden: NDArray[np.int32], tagged: Tagged, program: Program, device: str) -> int:
-    """Say whether every level gave the same integers; 0 when it did."""
+    """Say whether every level gave the same integers, and what it cost; 0 when they did."""
     rungs = {
         "eager QKeras == golden model": eager == golden,
         f"golden model == {device} over gRPC": golden == tagged.sums,
@@ -228,7 +228,15 @@ def verdict(eager: NDArray[np.int64], golden: NDArray[np.int32], tagged: Tagged,
     }
     for text, equal in rungs.items():
         print(f"{text:40} {np.count_nonzero(equal):6} of {equal.size}  {'equal' if equal.all() else 'UNEQUAL'}")
-    return 0 if all(equal.all() for equal in rungs.values()) else 1
+    if not all(equal.all() for equal in rungs.values()):
+        print("FAILED: the levels disagree")
+        return 1
+    cycles, array = tagged.counters["cycles"].astype(np.int64).mean(), program.config
+    print(f"OK: {len(golden)} jets, every feature equal at every level")
+    if cycles:
+        use = program.macs / (cycles * array.macs)
+        print(f"    {cycles:,.0f} NPU cycles a jet: {use:.1%} of what {array.cp} x {array.kp} multipliers could do")
+    return 0
 
 
 if __name__ == "__main__":

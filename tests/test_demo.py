@@ -44,25 +44,30 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(files: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(DEMO), "--network", f"{files}/net.npz", "--jets", f"{files}/jets.h5"]
-    command += ["--device", "golden", "--out", f"{files}/out", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=DEMO.parents[1])
-
-
 def test_the_demo_runs_from_jets_to_tags_and_a_picture(files: Path):
-    done = run(files, "--count", "5")
+    command = [
+        sys.executable,
+        str(DEMO),
+        "--network",
+        f"{files}/net.npz",
+        "--jet-file",
+        f"{files}/jets.h5",
+        "--jets",
+        "5",
+    ]
+    command += ["--device", "golden", "--out", f"{files}/out"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=DEMO.parents[1])
     assert done.returncode == 0, done.stdout + done.stderr
     rows = re.findall(rf"^ *\d+ +(top|QCD) +(0|1)\.\d+ +{FEATURES}/{FEATURES} ", done.stdout, re.MULTILINE)
     assert [truth for truth, _ in rows] == ["top", "QCD", "top", "QCD", "top"]
     assert done.stdout.count(f"{5 * FEATURES} of {5 * FEATURES}  equal") == 3
+    assert "OK: 5 jets, every feature equal at every level" in done.stdout
     assert (files / "out" / "jets.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_file_with_too_few_jets_is_refused(files: Path):
-    done = run(files, "--count", "20")
-    assert done.returncode == 1
-    assert "has only 3 top and 3 QCD jets" in done.stderr
+def test_a_file_with_too_few_jets_is_refused(demo: ModuleType, files: Path):
+    with pytest.raises(SystemExit, match="has only 3 top and 3 QCD jets: ask for fewer"):
+        demo.read_jets(SimpleNamespace(jets=20, jet_file=files / "jets.h5"), 32)
 
 
 @pytest.mark.parametrize("rung", ["eager", "golden", "sums", "features"])
@@ -79,7 +84,8 @@ def test_one_wrong_feature_anywhere_fails_the_demo(demo: ModuleType, rung: str, 
         }
         if wrong:
             values[wrong][1, 2] += 1
-        tagged = SimpleNamespace(sums=values["sums"], features=values["features"])
+        counters = {"cycles": np.full(3, 9000, np.uint32)}
+        tagged = SimpleNamespace(sums=values["sums"], features=values["features"], counters=counters)
         return demo.verdict(values["eager"], values["golden"], tagged, program, "rtl")
 
     wrong = ""
