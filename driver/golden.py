@@ -243,9 +243,12 @@ class GoldenDevice:
         return decode_payload(d, payload, self.config)
 
     def _load_image(self, header: ProgramHeader) -> None:
-        nbytes = header.image_words * self.config.cp
+        sent = header.image_beats * self.config.port_bytes
+        if not 0 < sent <= self.config.cp:
+            raise _FaultError(ErrorCode.WRONG_CONFIGURATION, 0)
+        nbytes = header.image_words * sent
         image = self._memory(Register.IMAGE_ADDRESS, nbytes, ErrorCode.IMAGE_READ)
-        self._words(header.image_base, header.image_words)[:] = image.reshape(-1, self.config.cp)
+        self._words(header.image_base, header.image_words)[:, :sent] = image.reshape(-1, sent)
 
     def _store_features(self, header: ProgramHeader) -> None:
         nbytes = header.feature_words * self.config.cp

@@ -187,7 +187,7 @@ class Npu:
         header, cp = program.header, self.device.config.cp
         try:
             weights = tuple(filled(part) for part in stripe(program.stream, self.device.config))
-            image = filled(np.zeros(header.image_words * cp, np.uint8))
+            image = filled(np.zeros(program.image_bytes, np.uint8))
             result = filled(np.zeros(header.feature_words * cp, np.uint8))
         except BaseException:
             _free(taken)
@@ -302,10 +302,13 @@ def check_fits(device: Device, program: Program) -> None:
 def _check_image(program: Program) -> None:
     """Raise ProgramError unless host and hardware agree on the size of the packed image."""
     layout, header = program.image, program.header
-    words = program.config.blocks_in(layout.lanes) * layout.rows * layout.cols
-    if words != header.image_words:
+    config = program.config
+    words = config.blocks_in(layout.lanes) * layout.rows * layout.cols
+    sent = layout.word_bytes(config.cp, config.port_bytes)
+    if (words, sent) != (header.image_words, program.image_word_bytes):
         raise ProgramError(
-            f"program {program.name!r}: its image layout fills {words} words, its header says {header.image_words}: compile it again"
+            f"program {program.name!r}: its image layout fills {words} words of {sent} bytes, "
+            f"its header says {header.image_words} of {program.image_word_bytes}: compile it again"
         )
 
 

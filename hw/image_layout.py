@@ -73,15 +73,19 @@ class ImageLayout:
         depth = depth.reshape(self.rows, wide, b * b * self.channels)
         return np.concatenate([depth[:, i : i + self.cols] for i in range(self.columns)], axis=2)
 
-    def pack(self, image: NDArray[Any], cp: int) -> NDArray[np.uint8]:
-        """The image as activation words [blocks * rows * cols, cp], ready for the NPU's memory."""
+    def word_bytes(self, cp: int, port_bytes: int) -> int:
+        """Bytes of an activation word that carry lanes of the image, in whole beats; the others need not be sent."""
+        return math.ceil(min(self.lanes, cp) / port_bytes) * port_bytes
+
+    def pack(self, image: NDArray[Any], cp: int, word_bytes: int) -> NDArray[np.uint8]:
+        """The first ``word_bytes`` bytes of each activation word, [blocks * rows * cols, word_bytes], as the NPU reads them."""
         tensor = self.arrange(image)
         blocks = math.ceil(self.lanes / cp)
-        out = np.zeros((blocks, self.rows, self.cols, cp), np.uint8)
+        out = np.zeros((blocks, self.rows, self.cols, word_bytes), np.uint8)
         for block in range(blocks):
             part = tensor[:, :, block * cp : (block + 1) * cp]
             out[block, :, :, : part.shape[2]] = part
-        return out.reshape(-1, cp)
+        return out.reshape(-1, word_bytes)
 
     def rewrite_weights(self, weights: NDArray[Any]) -> NDArray[Any]:
         """[c_out, channels, k, k] of the original convolution -> [c_out, lanes, taps, 1]."""

@@ -192,6 +192,7 @@ class ProgramHeader(PackedRecord):
     total_words: int = bits(32, "activation words the placement may use")
     image_base: int = bits(24, "first word of the packed image")
     image_words: int = bits(24, "words of the packed image")
+    image_beats: int = bits(8, "beats of each image word that are sent; its other bytes stay as they are")
     feature_base: int = bits(24, "first word of the result")
     feature_words: int = bits(24, "words of the result")
 

@@ -81,6 +81,16 @@ class Program:
         return len(self.stream) // self.config.stream_bytes
 
     @property
+    def image_word_bytes(self) -> int:
+        """Bytes of each image word that the host sends."""
+        return self.header.image_beats * self.config.port_bytes
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of the packed image."""
+        return self.header.image_words * self.image_word_bytes
+
+    @property
     def result_bytes(self) -> int:
         """Bytes the NPU writes for one image (whole words)."""
         return self.header.feature_words * self.config.cp
@@ -99,10 +109,10 @@ class Program:
         return decode(self.stream, self.config)[1]
 
     def pack_image(self, image: NDArray[Any]) -> NDArray[np.uint8]:
-        """uint8 [height, width, channels] -> words [image_words, cp] for the NPU's image buffer. Raises ValueError."""
+        """uint8 [height, width, channels] -> [image_words, image_word_bytes] for the NPU's image buffer. Raises ValueError."""
         if image.dtype != np.uint8:
             raise ValueError(f"the image is {image.dtype}, the program expects uint8")
-        return self.image.pack(image, self.config.cp)
+        return self.image.pack(image, self.config.cp, self.image_word_bytes)
 
     def read_result(self, words: NDArray[np.uint8]) -> NDArray[Any]:
         """The integers of the result, [channels] for global sums, else [height, width, channels]."""

@@ -29,7 +29,8 @@ def result(program: Program, image: np.ndarray, rng: np.random.Generator) -> np.
     """Execute the program's descriptors on a memory full of garbage."""
     config, header = program.config, program.header
     memory = rng.integers(0, 256, (config.total_words, config.cp), dtype=np.uint8)
-    memory[header.image_base : header.image_base + header.image_words] = program.pack_image(image)
+    words = slice(header.image_base, header.image_base + header.image_words)
+    memory[words, : program.image_word_bytes] = program.pack_image(image)
     for layer in program.layers():
         values = (layer.weights, layer.bias, layer.shift, layer.res_shift)
         execute(layer.descriptor, *(v.astype(np.int64) for v in values), memory, config)

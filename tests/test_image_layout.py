@@ -32,11 +32,11 @@ def test_packing_fills_the_lanes_of_a_word_with_channels_then_zeros(cp: int):
     image = np.random.default_rng(cp).integers(1, 256, (5, 7, 19), dtype=np.uint8)
     layout = ImageLayout.plain(5, 7, 19)
     blocks = -(-19 // cp)
-    words = layout.pack(image, cp).reshape(blocks, 5, 7, cp)
+    words = layout.pack(image, cp, cp).reshape(blocks, 5, 7, cp)
     lanes = words.transpose(1, 2, 0, 3).reshape(5, 7, blocks * cp)
     assert (lanes[:, :, :19] == image).all() and (lanes[:, :, 19:] == 0).all()
 
 
 def test_an_image_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"the image is \(8, 8, 1\), the program expects \(8, 8, 3\)"):
-        ImageLayout.plain(8, 8, 3).pack(np.zeros((8, 8, 1), np.uint8), 16)
+        ImageLayout.plain(8, 8, 3).pack(np.zeros((8, 8, 1), np.uint8), 16, 16)

@@ -55,6 +55,7 @@ def compile_layers(
         total_words=config.total_words,
         image_base=placement.base[image.name],
         image_words=image.words(config),
+        image_beats=layout.word_bytes(config.cp, config.port_bytes) // config.port_bytes,
         feature_base=placement.base[result.name],
         feature_words=result.words(config),
     )

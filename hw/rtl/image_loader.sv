@@ -1,5 +1,6 @@
 // Gathers the beats of the image into activation words and writes them to the banks, one after the other.
 //
+// A word is beats_i beats long; where that is less than a whole word, its other bytes keep what they had (the weights of those lanes are zero).
 // limit_o follows the words that are in place, so the first layer can start on rows that have arrived. It starts nothing by itself: the read DMA
 // delivers the beats. With words_i = 0 it is done at once.
 module image_loader #(
@@ -14,6 +15,7 @@ module image_loader #(
 
   input  logic                start_i,
   input  logic [23:0]         base_i,
+  input  logic [7:0]          beats_i,  // 1 to CP / PORT_BYTES, constant while words arrive
 
   input  logic                beat_valid_i,
   output logic                beat_ready_o,
@@ -31,6 +33,8 @@ module image_loader #(
   logic [IndexBits-1:0] index_q;
   logic full_q;
   logic [23:0] addr_q;
+  logic word_last;
+  assign word_last = 8'(index_q) == beats_i - 8'd1;
 
   assign word_valid_o = full_q;
   assign word_addr_o = addr_q;
@@ -59,8 +63,8 @@ module image_loader #(
         limit_o <= addr_q + 24'd1;
       end
       if (beat_valid_i && beat_ready_o) begin
-        index_q <= index_q == IndexBits'(Beats - 1) ? '0 : index_q + 1'b1;
-        if (index_q == IndexBits'(Beats - 1)) full_q <= 1'b1;
+        index_q <= word_last ? '0 : index_q + 1'b1;
+        if (word_last) full_q <= 1'b1;
       end
     end
   end

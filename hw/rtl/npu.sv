@@ -272,7 +272,8 @@ module npu #(
     .STREAM_BYTES(StreamBytes),
     .ACC_DEPTH   (ACC_DEPTH),
     .TOTAL_WORDS (TotalWords),
-    .POOL_COLUMNS(POOL_COLUMNS)
+    .POOL_COLUMNS(POOL_COLUMNS),
+    .IMAGE_BEATS (BeatsPerWord)
   ) u_loader (
     .clk_i,
     .rst_ni         (core_rst_n),
@@ -375,7 +376,7 @@ module npu #(
     .rst_ni,
     .start_i      (image_start),
     .address_i    (image_address),
-    .beats_i      (32'(header.image_words) * BeatsPerWord),
+    .beats_i      (32'(header.image_words) * 32'(header.image_beats)),
     .abort_i      (abort),
     .busy_o       (image_busy),
     .error_o      (image_read_error),
@@ -406,6 +407,7 @@ module npu #(
     .rst_ni      (core_rst_n),
     .start_i     (image_start),
     .base_i      (header.image_base),
+    .beats_i     (header.image_beats),
     .beat_valid_i(image_beat_valid),
     .beat_ready_o(image_beat_ready),
     .beat_i      (image_beat),

@@ -9,6 +9,7 @@ module stream_loader #(
   parameter int unsigned ACC_DEPTH = 512,
   parameter int unsigned TOTAL_WORDS = 32768,
   parameter int unsigned POOL_COLUMNS = 128,
+  parameter int unsigned IMAGE_BEATS = 4,  // beats of a whole activation word
   localparam int unsigned WordBits = 8 * STREAM_BYTES
 ) (
   input  logic                clk_i,
@@ -158,7 +159,8 @@ module stream_loader #(
       end
       HEADER_CHECK: begin
         if (new_header.cp != 16'(CP) || new_header.kp != 16'(KP) || new_header.stream_bytes != 16'(STREAM_BYTES) ||
-            new_header.acc_depth != 16'(ACC_DEPTH) || new_header.total_words > 32'(TOTAL_WORDS)) fault = ERR_WRONG_CONFIGURATION;
+            new_header.acc_depth != 16'(ACC_DEPTH) || new_header.total_words > 32'(TOTAL_WORDS) ||
+            new_header.image_beats == 0 || new_header.image_beats > 8'(IMAGE_BEATS)) fault = ERR_WRONG_CONFIGURATION;
         else if (new_header.layers == 0) fault = ERR_BAD_DESCRIPTOR;
       end
       LAYER_CHECK: if (!layer_ok) fault = ERR_BAD_DESCRIPTOR;
