@@ -37,6 +37,8 @@ from quantize.plots import draw_tagged_jets
 SEED = 2019
 """Of the demo's jets; no training has used it."""
 STEPS = 6
+CYCLES_OF = ("mac_busy", "weight_stall", "image_stall", "drain", "overhead")
+"""The counters that every cycle of a run is in one of."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +146,12 @@ def program_path(options: argparse.Namespace) -> Path:
 def eager_sums(model: Any, images: NDArray[np.uint8], program: Program) -> NDArray[np.int64]:
     """The features of QKeras, called eagerly (its predict() rounds elsewhere), as the integers they stand for: [n, channels]."""
     output = program.output
-    rows = [
-        model((image[None] / 256).astype(np.float32), training=False).numpy()[0] for image in tqdm(images, unit="jet")
-    ]
-    sums = np.stack(rows).astype(np.float64) * output.divisor * 2.0**output.fraction_bits
+    rows = []
+    with tqdm(total=len(images), unit="jet") as bar:
+        for batch in np.array_split(images, -(-len(images) // 5)):
+            rows.append(model((batch / 256).astype(np.float32), training=False).numpy())
+            bar.update(len(batch))
+    sums = np.concatenate(rows).astype(np.float64) * output.divisor * 2.0**output.fraction_bits
     return np.rint(sums).astype(np.int64)
 
 
@@ -236,6 +240,8 @@ def verdict(eager: NDArray[np.int64], golden: NDArray[np.int32], tagged: Tagged,
     if cycles:
         use = program.macs / (cycles * array.macs)
         print(f"    {cycles:,.0f} NPU cycles a jet: {use:.1%} of what {array.cp} x {array.kp} multipliers could do")
+        parts = {name: tagged.counters[name].mean() / cycles for name in CYCLES_OF}
+        print(f"    of which {', '.join(f'{name} {share:.1%}' for name, share in parts.items())}")
     return 0
 
 

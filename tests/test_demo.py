@@ -84,7 +84,7 @@ def test_one_wrong_feature_anywhere_fails_the_demo(demo: ModuleType, rung: str, 
         }
         if wrong:
             values[wrong][1, 2] += 1
-        counters = {"cycles": np.full(3, 9000, np.uint32)}
+        counters = {name: np.full(3, 9000, np.uint32) for name in ("cycles", *demo.CYCLES_OF)}
         tagged = SimpleNamespace(sums=values["sums"], features=values["features"], counters=counters)
         return demo.verdict(values["eager"], values["golden"], tagged, program, "rtl")
 

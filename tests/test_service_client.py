@@ -15,6 +15,7 @@ from driver.runtime import Npu
 from host_service.client import RemoteNpu, open_npu
 from hw.isa import Register
 from hw.program import ProgramError
+from sim.verilated import VerilatedDevice
 
 PROGRAM = featurizer(31)
 IMAGES = [random_image(np.random.default_rng(seed), PROGRAM) for seed in range(8)]
@@ -34,9 +35,9 @@ def address(device: GoldenDevice) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(params=["golden", "grpc"])
+@pytest.fixture(params=["golden", "rtl", "grpc"])
 def where(request: pytest.FixtureRequest, address: str) -> str:
-    return "golden" if request.param == "golden" else f"grpc://{address}"
+    return f"grpc://{address}" if request.param == "grpc" else request.param
 
 
 # What a user writes, once.
@@ -145,3 +146,16 @@ def test_no_answer_in_time_is_a_time_out_and_the_next_call_works(address: str):
             npu.run(IMAGES[0])
         npu._timeout = 60.0
         assert np.array_equal(npu.run(IMAGES[0]).result, SUMS[0])
+
+
+def test_the_rtl_answers_over_the_wire_with_its_own_cycles():
+    device = VerilatedDevice(PROGRAM.config)
+    with running_service(PROGRAM, device=device) as address, open_npu(f"grpc://{address}", PROGRAM) as npu:
+        before = device.cycles
+        result = npu.run(IMAGES[0])
+        elapsed = device.cycles - before
+    c = result.counters
+    assert np.array_equal(result.result, SUMS[0])
+    assert c.cycles == c.mac_busy + c.weight_stall + c.image_stall + c.drain + c.overhead
+    assert 0 < c.cycles < elapsed, "the simulator's clock also ran for the register accesses"
+    assert 0 < c.utilisation(PROGRAM.macs, PROGRAM.config) < 1
