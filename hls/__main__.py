@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hls.npu.layer import CompileError
 from hls.npu.listing import listing
-from hw.isa import ConfigurationError
+from hw.isa import ConfigurationError, load_config
 from hw.program import Program, ProgramError
 
 
@@ -19,11 +19,13 @@ def show(args: argparse.Namespace) -> None:
 
 def compile_checkpoint(args: argparse.Namespace) -> None:
     """Checkpoint -> program file."""
+    if args.out.suffix != ".npu":
+        raise ProgramError(f"{args.out} should end in .npu: that is what a program file is called")
+    load_config(args.board)
+
     from hls.convert import convert
     from quantize import checkpoint
 
-    if args.out.suffix != ".npu":
-        raise ProgramError(f"{args.out} should end in .npu: that is what a program file is called")
     metadata = {"provenance": checkpoint.load(args.checkpoint).provenance}
     model = checkpoint.load_quantised(args.checkpoint)
     graph = convert(model, "NPU", str(args.out.parent), args.out.stem, board=args.board, metadata=metadata)
@@ -74,6 +76,8 @@ def main() -> None:
     args = parser().parse_args()
     try:
         args.run(args)
+    except FileNotFoundError as error:
+        sys.exit(f"error: there is no {error.filename}" if error.filename else f"error: {error}")
     except (CompileError, ConfigurationError, ProgramError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 
