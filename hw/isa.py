@@ -217,6 +217,7 @@ class LayerDescriptor(PackedRecord):
     in_blocks: int = bits(10, "input channel blocks")
     in_signed: int = bits(1, "input is int8, else uint8")
     in_is_image: int = bits(1, "reads the image, which may still be loading")
+    image_free: int = bits(1, "from this layer on nothing uses the image's words: the next image may be loaded")
     kernel_h: int = bits(4, "taps down")
     kernel_w: int = bits(4, "taps across")
     stride: int = bits(3, "both ways")
@@ -257,7 +258,11 @@ class LayerDescriptor(PackedRecord):
 
 
 class Register(IntEnum):
-    """Byte offsets of the 32-bit registers. Addresses are 64-bit pairs, low half first."""
+    """Byte offsets of the 32-bit registers. Addresses are 64-bit pairs, low half first.
+
+    A run takes the registers with START; START written during a run waits for its end, and meanwhile the next image is loaded. Error and
+    counters are those of the last finished run.
+    """
 
     CONTROL = 0x00
     GLOBAL_INTERRUPT_ENABLE = 0x04
@@ -296,7 +301,7 @@ class Control(IntEnum):
     START = 1 << 0
     DONE = 1 << 1  # clears when read
     IDLE = 1 << 2
-    READY = 1 << 3  # clears when read
+    READY = 1 << 3  # the last START was taken, its registers may be written again; clears when read
 
 
 class ErrorCode(IntEnum):

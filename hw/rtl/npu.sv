@@ -102,7 +102,8 @@ module npu #(
   // ------------------------------------------------------------------------------------------------
   logic start, idle, done;
   logic [3:0][63:0] program_address;
-  logic [63:0] image_address, feature_address;
+  logic [63:0] image_address, feature_address, next_image_address;
+  logic next_image;
   logic [31:0] program_beats, watchdog;
   error_e error_code;
   logic [15:0] error_layer;
@@ -131,6 +132,8 @@ module npu #(
     .feature_address_o   (feature_address),
     .program_beats_o     (program_beats),
     .watchdog_o          (watchdog),
+    .next_image_o        (next_image),
+    .next_image_address_o(next_image_address),
     .idle_i              (idle),
     .done_i              (done),
     .error_code_i        (error_code),
@@ -146,7 +149,7 @@ module npu #(
     .layer_counter_data_i(layer_counter_data)
   );
 
-  logic core_rst_n, program_start, image_start, store_start, abort, dma_busy, progress;
+  logic core_rst_n, program_start, image_start, image_ahead, store_start, abort, image_abort, dma_busy, progress;
   logic header_valid, layer_done, stream_finished, address_fault;
   logic image_read_error, feature_write_error;
   logic [PORTS-1:0] weight_read_error, weight_busy;
@@ -155,6 +158,7 @@ module npu #(
   error_e stream_error;
   logic [15:0] stream_error_layer;
   header_t header;
+  layer_t layer;  // the layer that runs
 
   // The loader has checked what is not used here.
   logic unused_header;
@@ -164,6 +168,7 @@ module npu #(
     .clk_i,
     .rst_ni,
     .start_i              (start),
+    .next_image_i         (next_image),
     .watchdog_i           (watchdog),
     .idle_o               (idle),
     .done_o               (done),
@@ -181,12 +186,16 @@ module npu #(
     .core_rst_no          (core_rst_n),
     .program_start_o      (program_start),
     .image_start_o        (image_start),
+    .image_ahead_o        (image_ahead),
     .store_start_o        (store_start),
     .abort_o              (abort),
+    .image_abort_o        (image_abort),
     .dma_busy_i           (dma_busy),
+    .image_busy_i         (image_busy),
     .store_busy_i         (store_busy),
     .header_valid_i       (header_valid),
     .layers_i             (header.layers),
+    .image_free_i         (layer.image_free),
     .layer_done_i         (layer_done),
     .stream_finished_i    (stream_finished),
     .stream_error_i       (stream_error),
@@ -202,7 +211,7 @@ module npu #(
     .image_wait_i         (image_wait)
   );
 
-  assign dma_busy = (|weight_busy) || image_busy || store_busy;
+  assign dma_busy = (|weight_busy) || store_busy;
 
   // ------------------------------------------------------------------------------------------------
   // Weight stream: the ports move together
@@ -298,7 +307,6 @@ module npu #(
   // ------------------------------------------------------------------------------------------------
   // Layers: sequencer and datapath
   // ------------------------------------------------------------------------------------------------
-  layer_t layer;
   logic layer_start, tile_ready, tile_take, datapath_busy;
   logic [23:0] image_limit;
   npu_step_pkg::step_t step;
@@ -375,13 +383,13 @@ module npu #(
     .clk_i,
     .rst_ni,
     .start_i      (image_start),
-    .address_i    (image_address),
+    .address_i    (image_ahead ? next_image_address : image_address),
     .beats_i      (32'(header.image_words) * 32'(header.image_beats)),
-    .abort_i      (abort),
+    .abort_i      (image_abort),
     .busy_o       (image_busy),
     .error_o      (image_read_error),
     .data_valid_o (image_beat_valid),
-    .data_ready_i (image_beat_ready && core_rst_n),
+    .data_ready_i (image_beat_ready),
     .data_o       (image_beat),
     .level_o      (unused_image_level),
     .m_axi_araddr (m_axi_image_araddr),
@@ -399,15 +407,21 @@ module npu #(
     .m_axi_rready (m_axi_image_rready)
   );
 
+  // An image may be loaded while the loader is between two programs and shows no header.
+  logic [7:0] image_beats_q;
+  always_ff @(posedge clk_i) begin
+    if (image_start) image_beats_q <= header.image_beats;
+  end
+
   image_loader #(
     .CP        (CP),
     .PORT_BYTES(PORT_BYTES)
   ) u_image_loader (
     .clk_i,
-    .rst_ni      (core_rst_n),
+    .rst_ni      (rst_ni && !image_abort),
     .start_i     (image_start),
     .base_i      (header.image_base),
-    .beats_i     (header.image_beats),
+    .beats_i     (image_beats_q),
     .beat_valid_i(image_beat_valid),
     .beat_ready_o(image_beat_ready),
     .beat_i      (image_beat),

@@ -1,8 +1,9 @@
 // The NPU's registers on AXI4-Lite; offsets and meanings stand in hw/isa.py (Register).
 //
-// CONTROL follows the Vitis ap_ctrl_hs map: START (write 1 to run; reads 1 until the run is done), DONE and READY (clear when read), IDLE.
-// There is no auto-restart: bit 7 reads 0. Interrupt source 0 is done, source 1 ready; both come at the end of a run.
-// The registers that configure a run ignore writes from START until DONE, so that they cannot change under a run.
+// CONTROL follows the Vitis ap_ctrl_chain map: START (write 1 to run; reads 1 until the core has taken it), READY (it was taken) and DONE, both
+// cleared when read, IDLE. A START during a run waits for its end, so runs can follow each other without a gap. There is no auto-restart: bit 7
+// reads 0. Interrupt source 0 is done, source 1 ready. The registers that configure a run are copied when it begins; they ignore writes
+// while a START waits.
 // Unmapped addresses read 0 and ignore writes. One access of each direction at a time.
 
 module npu_regs #(
@@ -38,13 +39,16 @@ module npu_regs #(
 
   output logic             interrupt_o,
 
-  // To the core: a pulse, and the configuration, constant from the pulse until done_i.
+  // To the core: a pulse, and from the cycle after it the configuration, constant until the next pulse.
   output logic             start_o,
   output logic [3:0][63:0] program_address_o,
   output logic [63:0]      image_address_o,
   output logic [63:0]      feature_address_o,
   output logic [31:0]      program_beats_o,
   output logic [31:0]      watchdog_o,
+  // A START waits, for the same program on another image: that image may be loaded ahead.
+  output logic             next_image_o,
+  output logic [63:0]      next_image_address_o,
 
   // From the core. A start waits for idle_i; done_i is a pulse.
   input  logic             idle_i,
@@ -146,7 +150,7 @@ module npu_regs #(
   end
 
   // Control and interrupts
-  logic start_q;  // from the write of START until done
+  logic start_q;  // from the write of START until the core takes it
   logic running_q;  // from the pulse until done
   logic done_q, ready_q;
   logic global_enable_q;
@@ -172,22 +176,63 @@ module npu_regs #(
       enable_q <= '0;
       status_q <= '0;
     end else begin
-      if (start_o) running_q <= 1'b1;
-      if (done_i) {start_q, running_q} <= '0;
+      if (done_i) running_q <= 1'b0;
+      if (start_o) {start_q, running_q} <= 2'b01;
       if (write_control && write_data_q[0]) start_q <= 1'b1;
 
       // An event in the cycle of a read stays for the next read.
       if (read_control) {done_q, ready_q} <= '0;
-      if (done_i) {done_q, ready_q} <= '1;
+      if (done_i) done_q <= 1'b1;
+      if (start_o) ready_q <= 1'b1;
 
       if (write_global) global_enable_q <= write_data_q[0];
       if (write_enables) enable_q <= write_data_q[1:0];
       if (write_status) status_q <= status_q ^ write_data_q[1:0];
-      if (done_i) status_q <= (write_status ? status_q ^ write_data_q[1:0] : status_q) | enable_q;
+      if (done_i || start_o) begin
+        status_q <= (write_status ? status_q ^ write_data_q[1:0] : status_q) | (enable_q & {start_o, done_i});
+      end
     end
   end
 
-  // Configuration of a run
+  // Configuration of the next run
+  logic [3:0][63:0] program_address_q;
+  logic [63:0] image_address_q, feature_address_q;
+  logic [31:0] program_beats_q, watchdog_q;
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      program_address_q <= '0;
+      image_address_q <= '0;
+      feature_address_q <= '0;
+      program_beats_q <= '0;
+      watchdog_q <= '0;
+    end else if (write && !start_q) begin
+      for (int unsigned i = 0; i < 4; i++) begin
+        for (int unsigned half = 0; half < 2; half++) begin
+          if (write_addr_q == REG_PROGRAM_ADDRESS + REGISTER_BITS'(8 * i + 4 * half)) begin
+            program_address_q[i][32*half+:32] <=
+                merge(program_address_q[i][32*half+:32], write_data_q, write_strobe_q);
+          end
+        end
+      end
+      for (int unsigned half = 0; half < 2; half++) begin
+        if (write_addr_q == REG_IMAGE_ADDRESS + REGISTER_BITS'(4 * half)) begin
+          image_address_q[32*half+:32] <= merge(image_address_q[32*half+:32], write_data_q, write_strobe_q);
+        end
+        if (write_addr_q == REG_FEATURE_ADDRESS + REGISTER_BITS'(4 * half)) begin
+          feature_address_q[32*half+:32] <= merge(feature_address_q[32*half+:32], write_data_q, write_strobe_q);
+        end
+      end
+      if (write_addr_q == REG_PROGRAM_BEATS) begin
+        program_beats_q <= merge(program_beats_q, write_data_q, write_strobe_q);
+      end
+      if (write_addr_q == REG_WATCHDOG) begin
+        watchdog_q <= merge(watchdog_q, write_data_q, write_strobe_q);
+      end
+    end
+  end
+
+  // A run's own copy
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       program_address_o <= '0;
@@ -195,31 +240,18 @@ module npu_regs #(
       feature_address_o <= '0;
       program_beats_o <= '0;
       watchdog_o <= '0;
-    end else if (write && !start_q) begin
-      for (int unsigned i = 0; i < 4; i++) begin
-        for (int unsigned half = 0; half < 2; half++) begin
-          if (write_addr_q == REG_PROGRAM_ADDRESS + REGISTER_BITS'(8 * i + 4 * half)) begin
-            program_address_o[i][32*half+:32] <=
-                merge(program_address_o[i][32*half+:32], write_data_q, write_strobe_q);
-          end
-        end
-      end
-      for (int unsigned half = 0; half < 2; half++) begin
-        if (write_addr_q == REG_IMAGE_ADDRESS + REGISTER_BITS'(4 * half)) begin
-          image_address_o[32*half+:32] <= merge(image_address_o[32*half+:32], write_data_q, write_strobe_q);
-        end
-        if (write_addr_q == REG_FEATURE_ADDRESS + REGISTER_BITS'(4 * half)) begin
-          feature_address_o[32*half+:32] <= merge(feature_address_o[32*half+:32], write_data_q, write_strobe_q);
-        end
-      end
-      if (write_addr_q == REG_PROGRAM_BEATS) begin
-        program_beats_o <= merge(program_beats_o, write_data_q, write_strobe_q);
-      end
-      if (write_addr_q == REG_WATCHDOG) begin
-        watchdog_o <= merge(watchdog_o, write_data_q, write_strobe_q);
-      end
+    end else if (start_o) begin
+      program_address_o <= program_address_q;
+      image_address_o <= image_address_q;
+      feature_address_o <= feature_address_q;
+      program_beats_o <= program_beats_q;
+      watchdog_o <= watchdog_q;
     end
   end
+
+  assign next_image_o = start_q && running_q && program_address_q == program_address_o &&
+                        program_beats_q == program_beats_o;
+  assign next_image_address_o = image_address_q;
 
   // What a read returns
   always_comb begin
@@ -227,19 +259,19 @@ module npu_regs #(
     if (read_addr_q >= REG_LAYER_COUNTERS) begin
       read_data = layer_counter_data_i;
     end else if (read_addr_q >= REG_PROGRAM_ADDRESS && read_addr_q < REG_IMAGE_ADDRESS) begin
-      read_data = program_address_o[2'((read_addr_q - REG_PROGRAM_ADDRESS) >> 3)][32*read_addr_q[2]+:32];
+      read_data = program_address_q[2'((read_addr_q - REG_PROGRAM_ADDRESS) >> 3)][32*read_addr_q[2]+:32];
     end else begin
       unique case (read_addr_q)
-        REG_CONTROL: read_data[3:0] = {ready_q, idle_i && !start_q, done_q, start_q};
+        REG_CONTROL: read_data[3:0] = {ready_q, idle_i && !start_q && !running_q, done_q, start_q};
         REG_GLOBAL_INTERRUPT_ENABLE: read_data[0] = global_enable_q;
         REG_INTERRUPT_ENABLE: read_data[1:0] = enable_q;
         REG_INTERRUPT_STATUS: read_data[1:0] = status_q;
-        REG_IMAGE_ADDRESS: read_data = image_address_o[31:0];
-        REG_IMAGE_ADDRESS + 4: read_data = image_address_o[63:32];
-        REG_FEATURE_ADDRESS: read_data = feature_address_o[31:0];
-        REG_FEATURE_ADDRESS + 4: read_data = feature_address_o[63:32];
-        REG_PROGRAM_BEATS: read_data = program_beats_o;
-        REG_WATCHDOG: read_data = watchdog_o;
+        REG_IMAGE_ADDRESS: read_data = image_address_q[31:0];
+        REG_IMAGE_ADDRESS + 4: read_data = image_address_q[63:32];
+        REG_FEATURE_ADDRESS: read_data = feature_address_q[31:0];
+        REG_FEATURE_ADDRESS + 4: read_data = feature_address_q[63:32];
+        REG_PROGRAM_BEATS: read_data = program_beats_q;
+        REG_WATCHDOG: read_data = watchdog_q;
         REG_ERROR_CODE: read_data[7:0] = error_code_i;
         REG_ERROR_LAYER: read_data[15:0] = error_layer_i;
         REG_CYCLES: read_data = cycles_i;
