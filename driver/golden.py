@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
@@ -47,6 +48,18 @@ class _FaultError(Exception):
         self.layer = layer
 
 
+@dataclass(frozen=True)
+class _Decoded:
+    """The program that ran last, so that a second image does not decode it again."""
+
+    parts: list[NDArray[np.uint8]]
+    """What each port read."""
+    header: ProgramHeader
+    layers: list[StreamLayer]
+    """The layers up to the first fault."""
+    fault: _FaultError | None
+
+
 class GoldenDevice:
     """The bit-exact model on the CPU: needs no hardware, and has no clock.
 
@@ -62,8 +75,7 @@ class GoldenDevice:
         self._registers = self._reset_values()
         self._run: Iterator[None] | None = None
         self._done = False
-        self._decoded: tuple[bytes, list[StreamLayer | _FaultError]] = (b"", [])
-        """The last program that ran and what its stream held, so that a second image does not decode it again."""
+        self._decoded: _Decoded | None = None
 
     def _reset_values(self) -> dict[int, int]:
         c = self.config
@@ -146,19 +158,22 @@ class GoldenDevice:
 
     def _compute(self) -> Iterator[None]:
         """What the hardware does from start to done; yields after each layer."""
-        stream = self._read_program()
-        header = self._read_header(stream)
-        self._load_image(header)
-        for number, layer in enumerate(self._layers(stream, header)):
-            if isinstance(layer, _FaultError):
-                raise _FaultError(layer.code, layer.layer)
+        program = self._read_program()
+        self._load_image(program.header)
+        yield from self._execute(program.header, program.layers)
+        if program.fault:
+            raise _FaultError(program.fault.code, program.fault.layer)
+        self._store_features(program.header)
+
+    def _execute(self, header: ProgramHeader, layers: list[StreamLayer]) -> Iterator[None]:
+        """Run ``layers`` on the activation banks; yields after each one."""
+        for number, layer in enumerate(layers):
             w, bias, shift, res_shift = (
                 part.astype(np.int64) for part in (layer.weights, layer.bias, layer.shift, layer.res_shift)
             )
             execute(layer.descriptor, w, bias, shift, res_shift, self._banks, self.config)
             self._registers[Register.LAYERS_DONE] = number + 1
             yield
-        self._store_features(header)
 
     def _address(self, register: int) -> int:
         """A 64-bit address from its pair of registers."""
@@ -181,10 +196,18 @@ class GoldenDevice:
             raise self._fault(ErrorCode.BAD_ADDRESS)
         return self._banks[base : base + count]
 
-    def _read_program(self) -> bytes:
+    def _read_program(self) -> _Decoded:
+        """What the memory holds at the program's addresses; decoded only when that is not what ran last."""
         nbytes = self._registers.get(Register.PROGRAM_BEATS, 0) * self.config.port_bytes
         addresses = [Register.PROGRAM_ADDRESS + 8 * port for port in range(self.config.ports)]
-        return unstripe([self._memory(address, nbytes, ErrorCode.WEIGHT_READ) for address in addresses], self.config)
+        parts = [self._memory(address, nbytes, ErrorCode.WEIGHT_READ) for address in addresses]
+        last = self._decoded
+        if last is None or not all(_equal(a, b) for a, b in zip(parts, last.parts, strict=True)):
+            stream = unstripe(parts, self.config)
+            header = self._read_header(stream)
+            layers, fault = self._decode(memoryview(stream), header)
+            self._decoded = last = _Decoded([part.copy() for part in parts], header, layers, fault)
+        return last
 
     def _read_header(self, stream: bytes) -> ProgramHeader:
         """The header, or the first thing that is wrong with it."""
@@ -206,23 +229,17 @@ class GoldenDevice:
             raise self._fault(ErrorCode.BAD_DESCRIPTOR)
         return header
 
-    def _layers(self, stream: bytes, header: ProgramHeader) -> list[StreamLayer | _FaultError]:
-        """What the stream holds, up to the first fault. The last answer is kept: the next image runs the same program."""
-        if self._decoded[0] != stream:
-            self._decoded = (stream, list(self._decode(memoryview(stream), header)))
-        return self._decoded[1]
-
-    def _decode(self, stream: memoryview, header: ProgramHeader) -> Iterator[StreamLayer | _FaultError]:
-        """Layer after layer; ends with the first fault, if there is one."""
+    def _decode(self, stream: memoryview, header: ProgramHeader) -> tuple[list[StreamLayer], _FaultError | None]:
+        """The layers up to the first fault, and the fault."""
+        layers: list[StreamLayer] = []
         at = self.config.padded(DESCRIPTOR_BYTES)
         for number in range(header.layers):
             try:
-                layer = self._decode_layer(stream[at:], number)
+                layers.append(self._decode_layer(stream[at:], number))
             except _FaultError as fault:
-                yield fault
-                return
-            yield layer
-            at += self.config.padded(DESCRIPTOR_BYTES) + payload_bytes(layer.descriptor, self.config)
+                return layers, fault
+            at += self.config.padded(DESCRIPTOR_BYTES) + payload_bytes(layers[-1].descriptor, self.config)
+        return layers, None
 
     def _decode_layer(self, stream: memoryview, number: int) -> StreamLayer:
         record, rest = stream[:DESCRIPTOR_BYTES], stream[self.config.padded(DESCRIPTOR_BYTES) :]
@@ -254,6 +271,13 @@ class GoldenDevice:
         nbytes = header.feature_words * self.config.cp
         words = self._words(header.feature_base, header.feature_words)
         self._memory(Register.FEATURE_ADDRESS, nbytes, ErrorCode.FEATURE_WRITE)[:] = words.reshape(-1)
+
+
+def _equal(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
+    """Whether both hold the same bytes; eight at a time where they come in eights, since programs are large."""
+    if a.size != b.size:
+        return False
+    return np.array_equal(a.view(np.uint64), b.view(np.uint64)) if a.size % 8 == 0 else np.array_equal(a, b)
 
 
 def descriptor_fault(d: LayerDescriptor, config: ArrayConfig) -> ErrorCode:
