@@ -135,10 +135,13 @@ def load_quantised(path: Path = DEMO) -> keras.Model:
     return to_keras(load(path).network)
 
 
-def random_quantised(config: resnet.ResNetConfig, seed: int) -> QuantisedNetwork:
-    """Return an untrained network with He-normal weights and scales calibrated on noise: for tests of any size.
+def random_quantised(
+    config: resnet.ResNetConfig, seed: int, images: NDArray[np.uint8] | None = None
+) -> QuantisedNetwork:
+    """Return an untrained network with He-normal weights: for tests of any size. `to_keras` gives the model.
 
-    Its activations spread over their eight bits as those of a trained network do. `to_keras` gives the model.
+    images: what its scales are calibrated on, uint8 [n, size, size, channels]; noise by default. On images like them its
+    activations spread over their eight bits as those of a trained network do.
     """
     rng = np.random.default_rng(seed)
     weights = {}
@@ -150,7 +153,8 @@ def random_quantised(config: resnet.ResNetConfig, seed: int) -> QuantisedNetwork
             (spread * rng.standard_normal(conv.weights_shape, np.float32)).astype(np.float32),
             (0.1 * rng.standard_normal(conv.filters)).astype(np.float32),
         )
-    images = rng.integers(0, 256, (2, config.size, config.size, config.channels), dtype=np.uint8)
+    if images is None:
+        images = rng.integers(0, 256, (2, config.size, config.size, config.channels), dtype=np.uint8)
     fractions = calibrate(config, weights, images, batch=1)
     model = resnet.quantised(config, fractions)
     set_weights(model, weights)
