@@ -62,7 +62,10 @@ def trace(header: ProgramHeader, layers: list[StreamLayer], config: ArrayConfig)
     """The graph behind the addresses. Raises UntraceableError when there is none."""
     first = layers[0].descriptor
     height, width = first.in_height, first.in_width
-    channels = header.image_words // (height * width) * config.cp
+    blocks, sent = header.image_words // (height * width), header.image_beats * config.port_bytes
+    if blocks > 1 and sent < config.cp:
+        raise UntraceableError("the image is sent without the last bytes of its words, which older ones fill up")
+    channels = sent if blocks == 1 else blocks * config.cp
     image = Tensor("image", header.image_base, header.image_words, height, width, channels, 0, 255)
     alive, steps = [image], []
     for number, layer in enumerate(layers):
@@ -100,7 +103,7 @@ def _read(
             continue
         if config.blocks_in(channels) > config.blocks_in(tensor.channels):
             continue
-        if tensor.low < 0 and not signed or tensor.high > 127 and signed:
+        if (tensor.low < 0 and not signed) or (tensor.high > 127 and signed):
             raise UntraceableError(f"reads {tensor.name}, of {tensor.low} to {tensor.high}, with the other signedness")
         return tensor
     raise UntraceableError(f"reads word {base} as {height} x {width} pixels, which nobody wrote so")
@@ -108,14 +111,14 @@ def _read(
 
 def _written(number: int, d: LayerDescriptor, config: ArrayConfig) -> Tensor:
     name, channels = f"layer{number}", d.out_blocks * config.kp
+    if d.clip_low < (-128 if d.clip_high <= 127 else 0):
+        raise UntraceableError(f"writes {d.clip_low} to {d.clip_high}, more than a byte holds")
     if d.pool_mode == Pool.GLOBAL_SUM:
         words = math.ceil(FEATURE_BYTES * channels / config.cp)
         return Tensor(name, d.out_base, words, 1, 1, channels, d.clip_low, d.clip_high, is_sum=True)
     low, high = d.clip_low, d.clip_high
     height, width = d.out_height, d.out_width
-    if d.pool_mode != Pool.NONE:  # its windows read zero outside
+    if d.pool_mode != Pool.NONE:  # its windows read zero outside, and a byte still holds the range
         low, high = min(low, 0), max(high, 0)
         height, width = d.pooled_height, d.pooled_width
-    if not (0 <= low and high <= 255) and not (-128 <= low and high <= 127):
-        raise UntraceableError(f"writes {low} to {high}, more than a byte holds")
     return Tensor(name, d.out_base, config.blocks_in(channels) * height * width, height, width, channels, low, high)
