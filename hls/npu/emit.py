@@ -68,11 +68,16 @@ def compile_layers(
         image_fraction_bits=image_fraction_bits,
         output=Output(result.height, result.width, result.channels, result.dtype, result.fraction_bits, divisor),
         macs=macs,
-        stream=encode(header, [_stream_layer(layer, image, placement, config) for layer in layers], config),
+        stream=encode(
+            header,
+            [_stream_layer(number, layer, image, placement, config) for number, layer in enumerate(layers)],
+            config,
+        ),
         metadata={
             **(metadata or {}),
             "placement": {
                 "words_used": placement.high_water,
+                "next_image_from_layer": placement.image_free,
                 "layers": [
                     _report(layer, bound, placement, config) for layer, bound in zip(layers, bounds, strict=True)
                 ],
@@ -88,7 +93,9 @@ def tile_rows(layer: FusedLayer, config: ArrayConfig) -> tuple[int, int]:
     return rows, math.ceil(layer.rows / rows)
 
 
-def _stream_layer(layer: FusedLayer, image: Tensor, placement: Placement, config: ArrayConfig) -> StreamLayer:
+def _stream_layer(
+    number: int, layer: FusedLayer, image: Tensor, placement: Placement, config: ArrayConfig
+) -> StreamLayer:
     blocks_in, blocks_out = config.blocks_in(layer.c_in), config.blocks_out(layer.c_out)
     weights = np.zeros((blocks_out * config.kp, blocks_in * config.cp, *layer.kernel), np.int8)
     weights[: layer.c_out, : layer.c_in] = layer.weights
@@ -98,7 +105,7 @@ def _stream_layer(layer: FusedLayer, image: Tensor, placement: Placement, config
         return np.pad(values, (0, blocks_out * config.kp - layer.c_out))
 
     return StreamLayer(
-        _descriptor(layer, image, placement, config),
+        _descriptor(number, layer, image, placement, config),
         weights,
         padded(layer.bias),
         padded(layer.shift),
@@ -106,7 +113,9 @@ def _stream_layer(layer: FusedLayer, image: Tensor, placement: Placement, config
     )
 
 
-def _descriptor(layer: FusedLayer, image: Tensor, placement: Placement, config: ArrayConfig) -> LayerDescriptor:
+def _descriptor(
+    number: int, layer: FusedLayer, image: Tensor, placement: Placement, config: ArrayConfig
+) -> LayerDescriptor:
     source, output, pool = layer.source, layer.output, layer.pool
     rows, tiles = tile_rows(layer, config)
     row_step = layer.stride * source.width
@@ -118,6 +127,7 @@ def _descriptor(layer: FusedLayer, image: Tensor, placement: Placement, config: 
         in_blocks=config.blocks_in(layer.c_in),
         in_signed=int(source.signed),
         in_is_image=int(source.name == image.name),
+        image_free=int(number >= placement.image_free),
         kernel_h=layer.kernel[0],
         kernel_w=layer.kernel[1],
         stride=layer.stride,

@@ -66,11 +66,6 @@ class Pooling:
     stride: int = 0
     pad: int = 0
 
-    def __str__(self) -> str:
-        if self.mode in (Pool.NONE, Pool.GLOBAL_SUM):
-            return {Pool.NONE: "", Pool.GLOBAL_SUM: "sum"}[self.mode]
-        return f"{'max' if self.mode == Pool.MAX else 'avg'} {self.kernel}x{self.kernel}/{self.stride}"
-
 
 @dataclass(frozen=True, eq=False)
 class FusedLayer:

@@ -2,7 +2,8 @@
 
 Every bank has one read port. A layer reads its convolution input and its residual at the same time, so these want different banks;
 where that cannot be had, the layer drains its tiles in passes of their own (``exclusive``). An output may take the words of a
-residual of the same shape that dies in the same layer; otherwise it shares no word with a tensor that is alive.
+residual of the same shape that dies in the same layer; otherwise it shares no word with a tensor that is alive. The image's words
+are kept free again in the later layers, where that fits, so that the next image can be loaded while this one is computed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from hw.isa import ArrayConfig, Pool
 
 ATTEMPTS = 200
 """Random orders tried after the systematic ones; seeded, so that a network always compiles to the same bytes."""
+AHEAD_LAYERS, AHEAD_ATTEMPTS = 12, 40
+"""How many layers are tried as the first one with room for the next image, and random orders for each."""
 
 
 class PlacementError(CompileError):
@@ -32,6 +35,8 @@ class Placement:
     """Names of layers whose input and residual share a bank."""
     high_water: int
     """Words from the first to the last that is used."""
+    image_free: int
+    """Number of the first layer from which on the image's words are free for the next image; the number of layers if there is none."""
 
 
 @dataclass
@@ -42,10 +47,15 @@ class _Region:
     first: int
     last: int
     tensors: list[str] = field(default_factory=list)
+    again: int | None = None
+    """Alive once more from this layer to the end: the next image."""
 
     def meets(self, other: _Region) -> bool:
         """Whether both are alive in some layer."""
-        return self.first <= other.last and other.first <= self.last
+        return any(a <= d and c <= b for a, b in self._spans() for c, d in other._spans())
+
+    def _spans(self) -> list[tuple[int, float]]:
+        return [(self.first, self.last), *([(self.again, float("inf"))] if self.again is not None else [])]
 
 
 def place(layers: Sequence[FusedLayer], config: ArrayConfig) -> Placement:
@@ -58,8 +68,34 @@ def place(layers: Sequence[FusedLayer], config: ArrayConfig) -> Placement:
         for layer in layers
         if layer.residual
     ]
+    (short, lost, high), base = _search(regions, pairs, config, ATTEMPTS)
+    if short:
+        raise _too_big(layers, regions, short, config)
+    image = of[layers[0].source.name]
+    for number in _layers_with_room(image, regions, len(layers), config)[:AHEAD_LAYERS]:
+        image.again = number
+        score, ahead = _search(regions, pairs, config, AHEAD_ATTEMPTS)
+        if score[:2] <= (0, lost):
+            high, base = score[2], ahead
+            break
+    else:
+        image.again = None
+    exclusive = frozenset(
+        layer.name
+        for layer in layers
+        if layer.residual
+        and _banks(base, of[layer.source.name], config) & _banks(base, of[layer.residual.name], config)
+    )
+    free = len(layers) if image.again is None else image.again
+    return Placement({name: base[id(region)] for name, region in of.items()}, exclusive, high, free)
+
+
+def _search(
+    regions: list[_Region], pairs: list[tuple[_Region, _Region, int]], config: ArrayConfig, attempts: int
+) -> tuple[tuple[int, int, int], dict[int, int]]:
+    """The best placement of several orders: (words short, cycles lost to shared banks, high water), and the bases by region id."""
     best: tuple[tuple[int, int, int], dict[int, int]] | None = None
-    for order in _orders(regions):
+    for order in _orders(regions, attempts):
         base = _first_fit(order, pairs, config)
         high = max(base[id(r)] + r.words for r in regions)
         lost = sum(cost for a, b, cost in pairs if _banks(base, a, config) & _banks(base, b, config))
@@ -69,16 +105,18 @@ def place(layers: Sequence[FusedLayer], config: ArrayConfig) -> Placement:
         if score[:2] == (0, 0):
             break
     assert best is not None
-    (short, _, high), base = best
-    if short:
-        raise _too_big(layers, regions, short, config)
-    exclusive = frozenset(
-        layer.name
-        for layer in layers
-        if layer.residual
-        and _banks(base, of[layer.source.name], config) & _banks(base, of[layer.residual.name], config)
-    )
-    return Placement({name: base[id(region)] for name, region in of.items()}, exclusive, high)
+    return best
+
+
+def _layers_with_room(image: _Region, regions: list[_Region], layers: int, config: ArrayConfig) -> list[int]:
+    """Layers after the image's last reader from which on there are enough words for another image."""
+    first = layers
+    while first > image.last + 1:
+        alive = sum(r.words for r in regions if r is not image and r.first <= first - 1 <= r.last)
+        if alive + image.words > config.total_words:
+            break
+        first -= 1
+    return list(range(first, layers))
 
 
 def banks(tensor: Tensor, base: int, config: ArrayConfig) -> list[int]:
@@ -142,12 +180,12 @@ def _taps_touch(end: int, size: int, kernel: int, stride: int) -> bool:
     return end >= size and (end - size) % stride < kernel
 
 
-def _orders(regions: list[_Region]) -> Iterable[list[_Region]]:
+def _orders(regions: list[_Region], attempts: int) -> Iterable[list[_Region]]:
     yield sorted(regions, key=lambda r: r.first)
     yield sorted(regions, key=lambda r: (-r.words, r.first))
     yield sorted(regions, key=lambda r: (-r.words * (r.last - r.first + 1), r.first))
     draw = random.Random(0)
-    for _ in range(ATTEMPTS):
+    for _ in range(attempts):
         yield sorted(regions, key=lambda r: -r.words * draw.uniform(0.3, 1.0))
 
 
