@@ -22,7 +22,7 @@ from driver.tensors import Step, Tensor, Trace
 
 LANE_GROUP = 4
 """A tensor's lanes are filled up to a multiple: the kernels add four taps at a time, which then belong to one pixel."""
-TRIES = 4
+TRIES = 24
 """Random halves of the channels between which a matching is sought."""
 
 Lanes = NDArray[np.int64]
