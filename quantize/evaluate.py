@@ -15,8 +15,8 @@ class Measured:
     error: float
 
     def __str__(self) -> str:
-        # Two digits of the error decide how many of the value mean anything.
-        digits = 4 if self.error < 0.1 else 1
+        # Two significant digits of the error decide how many of the value mean anything.
+        digits = max(0, 1 - int(np.floor(np.log10(self.error)))) if self.error > 0 else 4
         return f"{self.value:.{digits}f} +- {self.error:.{digits}f}"
 
 

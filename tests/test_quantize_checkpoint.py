@@ -123,3 +123,17 @@ def test_the_network_that_ships_is_trained():
     assert shipped.provenance["test"]["finetuned"]["auc"]["value"] >= 0.94
     assert shipped.network.config == resnet.ResNetConfig(width=16, size=64)
     assert min(shipped.network.fractions.activations.values()) >= 1
+
+
+def test_float32_holds_every_accumulator_of_the_network_that_ships():
+    # QKeras sums in float32: integers below 2^24 are exact in any order of summation.
+    network = checkpoint.load(checkpoint.DEMO).network
+    accumulators = resnet.accumulator_fractions(network.config, network.fractions)
+    largest_activation = 255
+    for conv in network.config.convs:
+        kernel = np.abs(network.kernels[conv.name].astype(np.int64)).sum(axis=(0, 1, 2))
+        bound = (kernel * largest_activation + np.abs(network.biases[conv.name].astype(np.int64))).max()
+        if conv.name.endswith("c3"):
+            shift = accumulators[conv.name] - min(network.fractions.activations.values())
+            bound += largest_activation << shift
+        assert bound < 2**24, conv.name

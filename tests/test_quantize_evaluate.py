@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from quantize.evaluate import auc, evaluate, rejection
+from quantize.evaluate import Measured, auc, evaluate, rejection
 
 TOPS = np.array([0.9, 0.8, 0.7, 0.2])
 QCD = np.array([0.85, 0.6, 0.3, 0.1, 0.05])
@@ -42,3 +42,8 @@ def test_the_error_of_the_auc_matches_its_spread_over_repeated_samples():
 def test_a_sample_of_one_class_is_refused():
     with pytest.raises(ValueError, match="some of both"):
         evaluate(np.ones(3, int), np.ones(3))
+
+
+def test_a_number_is_printed_to_two_digits_of_its_error():
+    assert str(Measured(0.96772, 0.00291)) == "0.9677 +- 0.0029"
+    assert str(Measured(232.3, 77.4)) == "232 +- 77"
