@@ -39,7 +39,11 @@ def csim(args: argparse.Namespace) -> None:
     from hls import compare
     from quantize import checkpoint
 
-    result = compare.run(checkpoint.load_quantised(args.checkpoint), args.build, args.images, args.seed)
+    def report(step: str) -> None:
+        print(f"{step} ...", file=sys.stderr, flush=True)
+
+    model = checkpoint.load_quantised(args.checkpoint)
+    result = compare.run(model, args.build, args.images, args.seed, report)
     print(result)
     if not result.equal:
         raise SystemExit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,23 @@ def integers(features: NDArray[Any], output: Output) -> NDArray[np.int64]:
     return np.rint(features.astype(np.float64) * output.divisor * 2.0**output.fraction_bits).astype(np.int64)
 
 
-def run(model: Any, build: Path, images: int = 2, seed: int = 0) -> Comparison:
-    """Compute random images with a QKeras ``model`` on all three. ``build``: folder for the HLS project and the program."""
+def run(
+    model: Any, build: Path, images: int = 2, seed: int = 0, report: Callable[[str], None] = lambda step: None
+) -> Comparison:
+    """Compute random images with a QKeras ``model`` on all three.
+
+    ``build``: folder for the HLS project and the program. ``report`` is told what begins, since g++ takes its time.
+    """
+    report("compiling for the golden model")
     npu = convert(model, "NPU", str(build), "network")
     npu.compile()
     output = npu.npu.program.output
     x = np.random.default_rng(seed).integers(0, 256, (images, *model.input_shape[1:]), dtype=np.uint8)
+    report(f"computing {images} image(s) with QKeras and the golden model")
     qkeras = np.asarray(model(x.astype(np.float32) / 2**IMAGE_FRACTION_BITS)).reshape(images, -1)
     golden = np.asarray(npu.predict(x)).reshape(images, -1)
-    csim = CSimulation(model, build / "vitis").predict(x)
+    report("writing the HLS project and compiling it with g++ (about a minute for the demo's network)")
+    simulation = CSimulation(model, build / "vitis")
+    report(f"simulating {images} image(s)")
+    csim = simulation.predict(x)
     return Comparison(integers(qkeras, output), integers(golden, output), integers(csim, output))

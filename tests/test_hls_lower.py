@@ -1,6 +1,7 @@
 """QKeras -> hls4ml -> program: the golden model of the program computes what QKeras computes eagerly, integer for integer."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import hls4ml
@@ -16,6 +17,12 @@ from hls.npu.layer import CompileError
 from hw.isa import Pool
 from quantize import checkpoint
 from quantize.resnet import ResNetConfig
+
+
+@cache
+def random_resnet(config: ResNetConfig, seed: int) -> keras.Model:
+    """A QKeras network with random integers."""
+    return checkpoint.to_keras(checkpoint.random_quantised(config, seed))
 
 
 def check_ladder(model: Any, board: str, folder: Any, count: int = 3, seed: int = 0) -> Any:
@@ -43,8 +50,7 @@ def check_ladder(model: Any, board: str, folder: Any, count: int = 3, seed: int 
     ids=str,
 )
 def test_a_random_resnet_computes_what_qkeras_computes(config: ResNetConfig, board: str, tmp_path: Any):
-    model = checkpoint.to_keras(checkpoint.random_quantised(config, seed=config.width))
-    graph = check_ladder(model, board, tmp_path)
+    graph = check_ladder(random_resnet(config, seed=config.width), board, tmp_path)
     assert len(graph.fused_layers) == len(config.convs)
 
 
@@ -62,7 +68,7 @@ def test_an_awkward_network_computes_what_qkeras_computes(seed: int, size: tuple
 
 
 def test_the_whole_resnet50_is_53_layers_fits_both_boards_and_computes_what_qkeras_computes(tmp_path: Any):
-    model = checkpoint.to_keras(checkpoint.random_quantised(ResNetConfig(), seed=1))
+    model = checkpoint.to_keras(checkpoint.random_quantised(ResNetConfig(), seed=1))  # not kept: it is large
     graph = check_ladder(model, "zcu104", tmp_path, count=1)
     assert len(graph.fused_layers) == 53
     program = graph.npu.program
@@ -72,8 +78,10 @@ def test_the_whole_resnet50_is_53_layers_fits_both_boards_and_computes_what_qker
 
 
 def test_a_shortcuts_projection_runs_just_before_its_addition(tmp_path: Any):
-    model = checkpoint.to_keras(checkpoint.random_quantised(ResNetConfig((1, 1), 4, 16), seed=0))
-    names = [layer.name for layer in convert(model, "NPU", str(tmp_path)).fused_layers]
+    names = [
+        layer.name
+        for layer in convert(random_resnet(ResNetConfig((1, 1), 4, 16), seed=0), "NPU", str(tmp_path)).fused_layers
+    ]
     assert names == ["stem", "s2b0c1", "s2b0c2", "s2b0proj", "s2b0c3", "s3b0c1", "s3b0c2", "s3b0proj", "s3b0c3"]
 
 

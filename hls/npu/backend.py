@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from hls4ml.backends import backend as hls4ml_backend
 from hls4ml.backends.fpga.fpga_backend import FPGABackend
 from hls4ml.model.flow import register_flow
 from hls4ml.model.optimizer import model_optimizer
+from hls4ml.writer import writers as hls4ml_writers
 from hls4ml.writer.writers import Writer
 from numpy.typing import NDArray
 
@@ -145,6 +147,11 @@ def to_uint8(x: NDArray[Any], fraction_bits: int) -> NDArray[np.uint8]:
 
 
 def register(register_backend: Callable[..., None], register_writer: Callable[..., None]) -> None:
-    """hls4ml's entry point. The backend asks for its writer when it is made, so the writer comes first."""
-    register_writer(NAME, NpuWriter)
-    register_backend(NAME, NpuBackend)
+    """hls4ml's entry point; a second call does nothing. The backend asks for its writer when it is made, so the writer comes first."""
+    if NAME.lower() not in hls4ml_backend.get_available_backends():
+        register_writer(NAME, NpuWriter)
+        register_backend(NAME, NpuBackend)
+
+
+# Imported before hls4ml, this module makes hls4ml ask for register() while it is only half there: hls4ml warns, and this makes it good.
+register(hls4ml_backend.register_backend, hls4ml_writers.register_writer)
