@@ -73,8 +73,14 @@ class GoldenDevice:
         self.memory = SharedMemory(np.zeros(memory_bytes, np.uint8), MEMORY_BASE)
         self._banks = np.zeros((config.total_words, config.cp), np.uint8)
         self._registers = self._reset_values()
+        self._taken: dict[int, int] = {}
+        """The registers as they were when the run that is on took its START."""
         self._run: Iterator[None] | None = None
-        self._done = False
+        self._layers_done = 0
+        """Of the run that is on, or of the last one."""
+        self._start_waits = False
+        self._events = 0
+        """Control.DONE and Control.READY, until CONTROL is read."""
         self._decoded: _Decoded | None = None
 
     def _reset_values(self) -> dict[int, int]:
@@ -85,6 +91,7 @@ class GoldenDevice:
             Register.ID_ARRAY: c.kp << 16 | c.cp,
             Register.ID_MEMORY: c.total_words,
             Register.ID_STREAM: c.acc_depth << 16 | c.stream_bytes,
+            Register.RUNS: 0,
         }
 
     # The Device protocol ---------------------------------------------------------------------------------------------
@@ -99,33 +106,39 @@ class GoldenDevice:
         if offset != Register.CONTROL:
             return self._registers.get(offset, 0)
         self._proceed()
-        done, self._done = self._done, False
-        value = Control.DONE | Control.READY if done else 0
-        return value | (Control.IDLE if self._run is None else 0)
+        events, self._events = self._events, 0
+        waiting = Control.START if self._start_waits else 0
+        return events | waiting | (Control.IDLE if self._run is None else 0)
 
     def write_register(self, offset: int, value: int) -> None:
-        """Write a 32-bit register. START is ignored while a run is in progress; read-only registers keep their value."""
+        """Write a 32-bit register. Read-only registers keep their value, and those that configure a run do while a START waits."""
         self._check(offset)
         if not 0 <= value < 1 << 32:
             raise ValueError(f"{value} does not fit a 32-bit register")
         if offset == Register.CONTROL:
-            if value & Control.START and self._run is None:
-                self._start()
-        elif offset < Register.ERROR_CODE:
+            if value & Control.START:
+                self._start_waits = True
+                self._take_start()
+        elif offset < Register.PROGRAM_ADDRESS or (offset < Register.ERROR_CODE and not self._start_waits):
             self._registers[offset] = value
 
     def wait(self, timeout: float) -> None:
-        """Compute until the run is done. Raises DeviceTimeoutError after ``timeout`` seconds; the run then goes on at the next call."""
+        """Compute until the run that is on is done; return at once if there is none.
+
+        Raises DeviceTimeoutError after ``timeout`` seconds; the run then goes on at the next call.
+        """
         deadline = time.monotonic() + timeout
-        while self._run is not None:
+        finished = self._registers[Register.RUNS]
+        while self._run is not None and self._registers[Register.RUNS] == finished:
             if time.monotonic() >= deadline:
-                done = self._registers[Register.LAYERS_DONE]
-                raise DeviceTimeoutError(f"the golden model has finished {done} layers after {timeout:g} s")
+                raise DeviceTimeoutError(
+                    f"the golden model has finished {self._layers_done} layers after {timeout:g} s"
+                )
             self._proceed()
 
     def close(self) -> None:
-        """Drop the run in progress, if any."""
-        self._run = None
+        """Drop the run in progress and the one that waits, if any."""
+        self._run, self._start_waits = None, False
 
     def _check(self, offset: int) -> None:
         if offset % 4 or not 0 <= offset < 1 << REGISTER_BITS:
@@ -133,28 +146,41 @@ class GoldenDevice:
 
     # A run -----------------------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        self._done = False
-        for register in (Register.ERROR_CODE, Register.ERROR_LAYER, Register.LAYERS_DONE):
-            self._registers[register] = 0
-        self._run = self._compute()
+    def _take_start(self) -> None:
+        """Begin the run that waits, with a copy of the registers, unless another is on."""
+        if self._run is None and self._start_waits:
+            self._start_waits = False
+            self._events |= Control.READY
+            self._taken = dict(self._registers)
+            self._layers_done = 0
+            self._run = self._compute()
 
     def _proceed(self) -> None:
         """One step of the run in progress, if there is one."""
         if self._run is None:
             return
+        error, layer = ErrorCode.NONE, 0
         try:
             next(self._run)
             return
         except StopIteration:
             pass
         except _FaultError as fault:
-            if fault.code == ErrorCode.WATCHDOG and not self._registers.get(Register.WATCHDOG):
+            if fault.code == ErrorCode.WATCHDOG and not self._taken.get(Register.WATCHDOG):
                 self._run = repeat(None)  # the stream ended early and nothing watches: the hardware hangs
                 return
-            self._registers[Register.ERROR_CODE] = fault.code
-            self._registers[Register.ERROR_LAYER] = fault.layer
-        self._run, self._done = None, True
+            error, layer = fault.code, fault.layer
+        self._finish(error, layer)
+
+    def _finish(self, error: ErrorCode, layer: int) -> None:
+        """Show what the run came to, and begin the one that waits."""
+        self._registers[Register.ERROR_CODE] = error
+        self._registers[Register.ERROR_LAYER] = layer
+        self._registers[Register.LAYERS_DONE] = self._layers_done
+        self._registers[Register.RUNS] = (self._registers[Register.RUNS] + 1) & 0xFFFF_FFFF
+        self._events |= Control.DONE
+        self._run = None
+        self._take_start()
 
     def _compute(self) -> Iterator[None]:
         """What the hardware does from start to done; yields after each layer."""
@@ -172,16 +198,16 @@ class GoldenDevice:
                 part.astype(np.int64) for part in (layer.weights, layer.bias, layer.shift, layer.res_shift)
             )
             execute(layer.descriptor, w, bias, shift, res_shift, self._banks, self.config)
-            self._registers[Register.LAYERS_DONE] = number + 1
+            self._layers_done = number + 1
             yield
 
     def _address(self, register: int) -> int:
         """A 64-bit address from its pair of registers."""
-        return self._registers.get(register + 4, 0) << 32 | self._registers.get(register, 0)
+        return self._taken.get(register + 4, 0) << 32 | self._taken.get(register, 0)
 
     def _fault(self, code: ErrorCode) -> _FaultError:
         """A fault at the point that the run has reached."""
-        return _FaultError(code, self._registers[Register.LAYERS_DONE])
+        return _FaultError(code, self._layers_done)
 
     def _memory(self, register: int, nbytes: int, code: ErrorCode) -> NDArray[np.uint8]:
         """The memory an address register points to, or the error the bus would answer with."""
@@ -198,7 +224,7 @@ class GoldenDevice:
 
     def _read_program(self) -> _Decoded:
         """What the memory holds at the program's addresses; decoded only when that is not what ran last."""
-        nbytes = self._registers.get(Register.PROGRAM_BEATS, 0) * self.config.port_bytes
+        nbytes = self._taken.get(Register.PROGRAM_BEATS, 0) * self.config.port_bytes
         addresses = [Register.PROGRAM_ADDRESS + 8 * port for port in range(self.config.ports)]
         parts = [self._memory(address, nbytes, ErrorCode.WEIGHT_READ) for address in addresses]
         last = self._decoded

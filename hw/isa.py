@@ -282,6 +282,7 @@ class Register(IntEnum):
     DRAIN = 0x70  # cycles spent only on draining tiles
     OVERHEAD = 0x74  # the rest: descriptors, pipeline latency, feature store
     LAYERS_DONE = 0x78
+    RUNS = 0x7C  # runs finished since reset, modulo 2**32: whose the error and the counters are
     ID_MAGIC = 0x80
     ID_VERSION = 0x84
     ID_ARRAY = 0x88  # kp << 16 | cp

@@ -1,4 +1,4 @@
-"""npu_regs: the ap_ctrl_hs handshake, interrupts, configuration and counters, through cocotbext-axi's AXI4-Lite master."""
+"""npu_regs: the ap_ctrl_chain handshake, interrupts, configuration and counters, through cocotbext-axi's AXI4-Lite master."""
 
 import logging
 import random
@@ -33,6 +33,7 @@ CONFIGURATION = {
     Register.PROGRAM_BEATS: ("program_beats_o", 0),
     Register.WATCHDOG: ("watchdog_o", 0),
 }
+DONE_INTERRUPT, READY_INTERRUPT = 1, 2
 
 
 class Bench:
@@ -91,12 +92,23 @@ class Bench:
         self.dut.idle_i.value = 1
         await cycles(self.dut, 2)
 
-    async def output(self, register):
+    async def configure(self, values):
+        for register, value in random.sample(list(values.items()), len(values)):
+            await self.write(register, value)
+
+    async def outputs(self):
+        """What the core sees, by register."""
         await ReadOnly()
-        name, low = CONFIGURATION[register]
-        value = int(getattr(self.dut, name).value) >> low & 0xFFFFFFFF
+        found = {
+            register: int(getattr(self.dut, name).value) >> low & 0xFFFFFFFF
+            for register, (name, low) in CONFIGURATION.items()
+        }
         await RisingEdge(self.dut.clk_i)
-        return value
+        return found
+
+
+def random_configuration():
+    return {register: random.getrandbits(32) for register in CONFIGURATION}
 
 
 def counter_content(address):
@@ -113,27 +125,52 @@ async def idle_after_reset(dut):
 
 
 @cocotb.test()
-async def a_run_starts_once_and_reads_busy_until_done(dut):
+async def a_start_is_taken_once(dut):
     bench = Bench(dut)
     await bench.start()
     for run in range(1, 4):
         await bench.run()
         assert bench.starts == run
-        assert await bench.read(Register.CONTROL) == Control.START
-        await bench.write(Register.CONTROL, Control.START)  # already running: no second start
+        assert await bench.read(Register.CONTROL) == Control.READY
+        assert await bench.read(Register.CONTROL) == 0
+        await cycles(dut, 20)
         assert bench.starts == run
         await bench.done()
-        assert await bench.read(Register.CONTROL) == Control.IDLE | Control.DONE | Control.READY
+        assert await bench.read(Register.CONTROL) == Control.IDLE | Control.DONE
 
 
 @cocotb.test()
-async def done_and_ready_clear_when_read(dut):
+async def a_start_during_a_run_waits_for_its_end(dut):
     bench = Bench(dut)
     await bench.start()
     await bench.run()
+    await bench.read(Register.CONTROL)
+    await bench.write(Register.CONTROL, Control.START)
+    await bench.write(Register.CONTROL, Control.START)  # one start waits, not two
+    assert await bench.read(Register.CONTROL) == Control.START
+    assert bench.starts == 1
     await bench.done()
-    assert await bench.read(Register.CONTROL) & (Control.DONE | Control.READY)
-    assert await bench.read(Register.CONTROL) == Control.IDLE
+    dut.idle_i.value = 0
+    await cycles(dut, 3)
+    assert bench.starts == 2
+    assert await bench.read(Register.CONTROL) == Control.DONE | Control.READY
+    await bench.done()
+    await cycles(dut, 5)
+    assert bench.starts == 2
+
+
+@cocotb.test()
+async def a_start_waits_for_the_core_to_be_idle(dut):
+    bench = Bench(dut)
+    await bench.start()
+    dut.idle_i.value = 0
+    await bench.write(Register.CONTROL, Control.START)
+    await cycles(dut, 10)
+    assert bench.starts == 0
+    assert await bench.read(Register.CONTROL) == Control.START
+    dut.idle_i.value = 1
+    await cycles(dut, 3)
+    assert bench.starts == 1
 
 
 @cocotb.test()
@@ -150,27 +187,15 @@ async def a_done_is_never_lost_to_a_read(dut):
 
 
 @cocotb.test()
-async def a_start_waits_for_the_core_to_be_idle(dut):
-    bench = Bench(dut)
-    await bench.start()
-    dut.idle_i.value = 0
-    await bench.write(Register.CONTROL, Control.START)
-    await cycles(dut, 10)
-    assert bench.starts == 0
-    dut.idle_i.value = 1
-    await cycles(dut, 3)
-    assert bench.starts == 1
-
-
-@cocotb.test()
 async def an_interrupt_stands_until_its_status_is_toggled(dut):
     bench = Bench(dut)
     await bench.start()
-    for source in (1, 2):
-        await bench.write(Register.GLOBAL_INTERRUPT_ENABLE, 1)
+    await bench.write(Register.GLOBAL_INTERRUPT_ENABLE, 1)
+    for source in (DONE_INTERRUPT, READY_INTERRUPT):
         await bench.write(Register.INTERRUPT_ENABLE, source)
-        await bench.run()
         assert not dut.interrupt_o.value
+        await bench.run()
+        assert bool(dut.interrupt_o.value) == (source == READY_INTERRUPT)
         await bench.done()
         assert dut.interrupt_o.value
         assert await bench.read(Register.INTERRUPT_STATUS) == source
@@ -198,33 +223,57 @@ async def no_interrupt_that_is_not_enabled(dut):
 
 
 @cocotb.test()
-async def configuration_reaches_the_core_and_reads_back(dut):
+async def a_run_takes_the_configuration_when_it_begins(dut):
     bench = Bench(dut)
     await bench.start()
-    values = {register: random.getrandbits(32) for register in CONFIGURATION}
-    for register, value in random.sample(list(values.items()), len(values)):
-        await bench.write(register, value)
-    for register, value in values.items():
-        assert await bench.output(register) == value, hex(register)
-        assert await bench.read(register) == value, hex(register)
+    first = random_configuration()
+    await bench.configure(first)
+    await bench.run()
+    assert await bench.outputs() == first
+    # Written during the run, it is for the next one ...
+    second = random_configuration()
+    await bench.configure(second)
+    assert await bench.outputs() == first
+    assert {register: await bench.read(register) for register in second} == second
+    # ... and while that one waits, what is written is lost.
+    await bench.write(Register.CONTROL, Control.START)
+    await bench.configure(random_configuration())
+    assert {register: await bench.read(register) for register in second} == second
+    assert await bench.outputs() == first
+    await bench.done()
+    assert await bench.outputs() == second
 
 
 @cocotb.test()
-async def configuration_ignores_writes_during_a_run(dut):
+async def the_next_image_may_be_loaded_only_for_the_same_program(dut):
     bench = Bench(dut)
     await bench.start()
-    values = {register: random.getrandbits(32) for register in CONFIGURATION}
-    for register, value in values.items():
-        await bench.write(register, value)
+    configuration = random_configuration()
+    await bench.configure(configuration)
     await bench.run()
-    for register, value in values.items():
-        await bench.write(register, ~value & 0xFFFFFFFF)
-        assert await bench.output(register) == value, hex(register)
-    await bench.done()
-    for register, value in values.items():
-        assert await bench.output(register) == value, hex(register)
-        await bench.write(register, ~value & 0xFFFFFFFF)
-        assert await bench.output(register) == ~value & 0xFFFFFFFF, hex(register)
+    assert not dut.next_image_o.value
+    for register, same in [
+        (Register.IMAGE_ADDRESS, True),
+        (Register.FEATURE_ADDRESS + 4, True),
+        (Register.WATCHDOG, True),
+        (Register.PROGRAM_BEATS, False),
+        (Register.PROGRAM_ADDRESS + 4, False),
+        (Register.PROGRAM_ADDRESS + 24, False),
+    ]:
+        await bench.write(register, configuration[register] ^ 1 << random.randrange(32))
+        assert not dut.next_image_o.value, "no START waits"
+        await bench.write(Register.CONTROL, Control.START)
+        await cycles(dut, 2)
+        assert bool(dut.next_image_o.value) == same, hex(register)
+        low, high = await bench.read(Register.IMAGE_ADDRESS), await bench.read(Register.IMAGE_ADDRESS + 4)
+        assert int(dut.next_image_address_o.value) == high << 32 | low
+        await bench.done()
+        dut.idle_i.value = 0
+        await cycles(dut, 2)
+        assert not dut.next_image_o.value
+        await bench.done()
+        await bench.configure(configuration)
+        await bench.run()
 
 
 @cocotb.test()
@@ -238,7 +287,7 @@ async def only_strobed_bytes_are_written(dut):
         part = part[: 4 - at]
         await bench.master.write(int(register) + at, part)
         value[at : at + len(part)] = part
-        assert await bench.output(register) == int.from_bytes(value, "little"), hex(register)
+        assert await bench.read(register) == int.from_bytes(value, "little"), hex(register)
     await bench.master.write(int(Register.CONTROL) + 1, b"\xff\xff\xff")
     await cycles(dut, 3)
     assert bench.starts == 0
@@ -255,6 +304,37 @@ async def status_and_counters_read_what_the_core_shows(dut):
     for register, value in values.items():
         await bench.write(register, 0xFFFFFFFF)  # read-only
         assert await bench.read(register) == value, register.name
+
+
+@cocotb.test()
+async def runs_are_counted_when_they_finish(dut):
+    bench = Bench(dut)
+    await bench.start()
+    assert await bench.read(Register.RUNS) == 0
+    await bench.run()
+    for runs in range(1, 5):
+        await bench.write(Register.CONTROL, Control.START)  # waits behind the run that is on
+        assert await bench.read(Register.RUNS) == runs - 1
+        await bench.done()
+        dut.idle_i.value = 0
+        await bench.write(Register.RUNS, 0xFFFFFFFF)  # read-only
+        assert await bench.read(Register.RUNS) == runs
+    await bench.done()
+    assert await bench.read(Register.RUNS) == 5
+
+
+@cocotb.test()
+async def runs_counts_a_run_in_the_cycle_in_which_the_next_one_begins(dut):
+    """A host that sees a run counted finds the configuration ready for the run after the next."""
+    bench = Bench(dut)
+    await bench.start()
+    await bench.run()
+    await bench.write(Register.CONTROL, Control.START)
+    dut.done_i.value = 1
+    await RisingEdge(dut.clk_i)
+    dut.done_i.value, dut.idle_i.value = 0, 1
+    await ReadOnly()
+    assert (int(dut.runs_q.value), int(dut.start_o.value)) == (1, 1)
 
 
 @cocotb.test()

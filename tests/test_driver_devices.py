@@ -163,6 +163,7 @@ def test_a_late_interrupt_does_not_end_the_next_run(rtl: VerilatedDevice):
     with Npu(rtl) as npu:
         npu.load(PROGRAM)
         npu.run(IMAGE)
+        rtl.read_register(Register.CONTROL)  # clears DONE
         rtl.write_register(Register.CONTROL, Control.START)
         while not rtl.read_register(Register.CONTROL) & Control.DONE:  # nobody waits: the interrupt stays pending
             pass

@@ -2,8 +2,11 @@
 
 import asyncio
 import math
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +45,28 @@ class RecordingDevice(GoldenDevice):
     def write_register(self, offset: int, value: int) -> None:
         self.writes.append((offset, value))
         super().write_register(offset, value)
+
+
+class GatedDevice(GoldenDevice):
+    """The golden model, which computes nothing while the test holds it."""
+
+    def __init__(self, config: ArrayConfig) -> None:
+        super().__init__(config)
+        self._gate = threading.Event()
+        self._gate.set()
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        self._gate.clear()
+        try:
+            yield
+        finally:
+            self._gate.set()
+
+    def wait(self, timeout: float) -> None:
+        if not self._gate.wait(timeout):
+            raise DeviceTimeoutError("held by the test")
+        super().wait(timeout)
 
 
 @pytest.fixture
@@ -211,21 +236,37 @@ def test_an_error_code_of_a_later_release_is_reported_as_such():
 
 
 def test_after_a_time_out_the_next_run_is_right():
-    device = GoldenDevice(SIM_SMALL)
-    with Npu(device, timeout=0.0) as npu:
+    class SlowOnce(GoldenDevice):
+        slow = True
+
+        def wait(self, timeout: float) -> None:
+            super().wait(0.0 if self.slow else timeout)
+
+    device = SlowOnce(SIM_SMALL)
+    with Npu(device, timeout=0.2) as npu:
         npu.load(PROGRAM)
         with pytest.raises(DeviceTimeoutError):
             npu.run(IMAGES[0])
-        npu._timeout = 60.0
+        device.slow = False
         assert np.array_equal(npu.run(IMAGES[1]).result, SUMS[1])
 
 
-def test_a_run_overtaken_by_another_load_fails_and_does_not_use_freed_buffers(npu: Npu):
-    stale = npu._current()
-    npu.load(featurizer(6))
-    words = PROGRAM.pack_image(IMAGES[0])
-    with pytest.raises(DeviceError, match="another program was loaded"):
-        npu._worker.submit(npu._run, stale, words).result()
+def test_an_image_overtaken_by_another_program_fails_and_does_not_use_freed_buffers():
+    """While the first image is computed, a program and then an image for the old one are queued."""
+    with Npu(GatedDevice(SIM_SMALL)) as npu:
+        npu.load(PROGRAM)
+        with npu.device.holding():
+            first = npu.run_async(IMAGES[0])
+            loading = threading.Thread(target=npu.load, args=(featurizer(6),))
+            loading.start()
+            while npu._worker._work_queue.qsize() < 1:
+                time.sleep(0.001)
+            overtaken = npu.run_async(IMAGES[1])
+        assert np.array_equal(first.result().result, SUMS[0])
+        with pytest.raises(DeviceError, match="another program was loaded"):
+            overtaken.result()
+        loading.join()
+        assert np.array_equal(npu.run(IMAGES[0]).result, feature_sums(featurizer_layers(6), IMAGES[0]))
 
 
 def test_a_program_whose_stream_disagrees_with_its_file_is_refused(npu: Npu):

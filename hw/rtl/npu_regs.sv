@@ -3,7 +3,7 @@
 // CONTROL follows the Vitis ap_ctrl_chain map: START (write 1 to run; reads 1 until the core has taken it), READY (it was taken) and DONE, both
 // cleared when read, IDLE. A START during a run waits for its end, so runs can follow each other without a gap. There is no auto-restart: bit 7
 // reads 0. Interrupt source 0 is done, source 1 ready. The registers that configure a run are copied when it begins; they ignore writes
-// while a START waits.
+// while a START waits. RUNS counts the runs that finished; it changes together with what the core shows of the last run.
 // Unmapped addresses read 0 and ignore writes. One access of each direction at a time.
 
 module npu_regs #(
@@ -155,6 +155,7 @@ module npu_regs #(
   logic done_q, ready_q;
   logic global_enable_q;
   logic [1:0] enable_q, status_q;
+  logic [31:0] runs_q;  // finished since reset
   logic write_control, write_enables, write_global, write_status, read_control;
 
   assign write_control = write && write_strobe_q[0] && write_addr_q == REG_CONTROL;
@@ -175,8 +176,12 @@ module npu_regs #(
       global_enable_q <= 1'b0;
       enable_q <= '0;
       status_q <= '0;
+      runs_q <= '0;
     end else begin
-      if (done_i) running_q <= 1'b0;
+      if (done_i) begin
+        running_q <= 1'b0;
+        runs_q <= runs_q + 32'd1;
+      end
       if (start_o) {start_q, running_q} <= 2'b01;
       if (write_control && write_data_q[0]) start_q <= 1'b1;
 
@@ -281,6 +286,7 @@ module npu_regs #(
         REG_DRAIN: read_data = drain_i;
         REG_OVERHEAD: read_data = overhead_i;
         REG_LAYERS_DONE: read_data = layers_done_i;
+        REG_RUNS: read_data = runs_q;
         REG_ID_MAGIC: read_data = MAGIC;
         REG_ID_VERSION: read_data = 32'(VERSION);
         REG_ID_ARRAY: read_data = {16'(KP), 16'(CP)};
