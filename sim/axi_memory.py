@@ -114,6 +114,12 @@ class AxiReadPort(_Channels):
             self.put(name, [0] * lanes)
         self.task = cocotb.start_soon(self._run())
 
+    def answer_now(self) -> None:
+        """Answer what is outstanding, whatever its latency was to be."""
+        for queue in self.pending:
+            for burst in queue:
+                burst.due = 0
+
     async def _run(self) -> None:
         lanes = range(self.lanes)
         arvalid_handle = getattr(self.dut, f"{self.prefix}_arvalid")
@@ -177,14 +183,18 @@ class AxiWritePort(_Channels):
         """(address, beats) of every burst, in order."""
         self.strobed = 0
         """Beats that wrote at least one byte."""
+        self._answers: deque[tuple[int, int]] = deque()  # (due, response)
         for name in ("awready", "wready", "bvalid", "bresp"):
             self.put(name, [0])
         self.task = cocotb.start_soon(self._run())
 
+    def answer_now(self) -> None:
+        """Answer what is outstanding, whatever its latency was to be."""
+        self._answers = deque((0, response) for _, response in self._answers)
+
     async def _run(self) -> None:
         open_bursts: deque[_Burst] = deque()
         beats: deque[tuple[int, int, int]] = deque()  # data may come before its address
-        answers: deque[tuple[int, int]] = deque()  # (due, response)
         edge = RisingEdge(self.dut.clk_i)
         signal = {name: getattr(self.dut, f"{self.prefix}_{name}") for name in ("awvalid", "wvalid", "bready")}
         awready = wready = bvalid = response = 0
@@ -204,13 +214,13 @@ class AxiWritePort(_Channels):
                 burst.address += self.nbytes
                 burst.beats -= 1
                 if not burst.beats:
-                    answers.append((max(burst.due, self.cycle + 1), response))
+                    self._answers.append((max(burst.due, self.cycle + 1), response))
                     response = 0
                     open_bursts.popleft()
             if not (bvalid and not signal["bready"].value):
                 bvalid = 0
-                if answers and answers[0][0] <= self.cycle and self.timing.go():
-                    self.put("bresp", [answers.popleft()[1]])
+                if self._answers and self._answers[0][0] <= self.cycle and self.timing.go():
+                    self.put("bresp", [self._answers.popleft()[1]])
                     bvalid = 1
             awready, wready = int(self.timing.go()), int(self.timing.go())
             self.put("awready", [awready])

@@ -14,21 +14,33 @@ from cocotb.triggers import RisingEdge, Timer
 from numpy.typing import NDArray
 
 
-async def start(dut: Any, **inputs: int) -> None:
-    """Start the 10 ns clock, set ``inputs``, and reset what has a reset."""
+async def start(dut: Any, deadline: int = 300_000, **inputs: int) -> None:
+    """Set ``inputs``, start the 10 ns clock and reset, once a test. The test fails after ``deadline`` cycles: it hangs."""
     for name, value in inputs.items():
         getattr(dut, name).value = value
     # Reset lies on before the first edge: state is random until then, and no assertion may look at it.
-    resets = [dut.rst_ni] if hasattr(dut, "rst_ni") else []
-    for reset in resets:
-        reset.value = 0
+    if hasattr(dut, "rst_ni"):
+        dut.rst_ni.value = 0
     dut.clk_i.value = 0
     await Timer(5, "ns")
     Clock(dut.clk_i, 10, "ns").start()
+    cocotb.start_soon(_fail_after(deadline))
+    await reset(dut)
+
+
+async def reset(dut: Any) -> None:
+    """Three cycles of reset, for what has one, and one cycle after it."""
+    if hasattr(dut, "rst_ni"):
+        dut.rst_ni.value = 0
     await cycles(dut, 3)
-    for reset in resets:
-        reset.value = 1
+    if hasattr(dut, "rst_ni"):
+        dut.rst_ni.value = 1
     await RisingEdge(dut.clk_i)
+
+
+async def _fail_after(cycles: int) -> None:
+    await Timer(10 * cycles, "ns")
+    raise AssertionError(f"the test hangs: not done after {cycles} cycles")
 
 
 async def cycles(dut: Any, count: int) -> None:

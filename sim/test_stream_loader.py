@@ -12,7 +12,7 @@ from hw.isa import DESCRIPTOR_BYTES, PARAMETER_BYTES, ArrayConfig, ErrorCode, La
 from hw.stream import payload_bytes
 from sim.bench import run_bench
 from sim.random_layers import random_program
-from sim.streams import random_generator, start, to_vector
+from sim.streams import random_generator, reset, start, to_vector
 
 CONFIGURATIONS = {
     "8x8": ArrayConfig("8x8", 8, 8, banks=8, bank_words=512, acc_depth=64, ports=1, port_bytes=8, pool_columns=16),
@@ -25,7 +25,7 @@ CONFIGURATIONS = {
 
 def parameters(config):
     names = ("cp", "kp", "stream_bytes", "acc_depth", "total_words", "pool_columns")
-    return {name.upper(): getattr(config, name) for name in names}
+    return {**{name.upper(): getattr(config, name) for name in names}, "IMAGE_BEATS": config.cp // config.port_bytes}
 
 
 class Bench:
@@ -38,6 +38,9 @@ class Bench:
         self.idle, self.stall = idle, stall
         self.rng = random_generator()
 
+    async def start(self):
+        await start(self.dut, word_valid_i=0, layer_ready_i=0, params_ready_i=0, weights_ready_i=0)
+
     def program(self):
         return random_program(self.rng, self.config, layers=3, size=5, channels=20)
 
@@ -48,7 +51,8 @@ class Bench:
     async def run(self, stream, limit=60000):
         """Feed ``stream`` until it has passed or an error stops it. Returns (error, layer); what came out is kept."""
         d = self.dut
-        await start(d, word_valid_i=0, layer_ready_i=0, params_ready_i=0, weights_ready_i=0)
+        d.word_valid_i.value = 0
+        await reset(d)
         self.layers, self.params, self.weights = [], [], []
         size = self.config.stream_bytes
         at, waited = 0, 0
@@ -102,6 +106,7 @@ class Bench:
 @cocotb.parametrize(idle=[0.0, 0.5], stall=[0.0, 0.5])
 async def every_part_goes_where_it_belongs(dut, idle, stall):
     bench = Bench(dut, idle, stall)
+    await bench.start()
     for _ in range(4):
         program = bench.program()
         assert await bench.run(program.stream) == (ErrorCode.NONE, len(program.layer_names))
@@ -112,6 +117,7 @@ async def every_part_goes_where_it_belongs(dut, idle, stall):
 @cocotb.test()
 async def a_flipped_bit_in_a_header_stops_it(dut):
     bench = Bench(dut)
+    await bench.start()
     program = bench.program()
     for _ in range(12):
         bit = random.randrange(8 * DESCRIPTOR_BYTES)
@@ -124,6 +130,7 @@ async def a_flipped_bit_in_a_header_stops_it(dut):
 @cocotb.test()
 async def a_flipped_bit_in_a_descriptor_stops_it(dut):
     bench = Bench(dut)
+    await bench.start()
     program = bench.program()
     starts = descriptor_offsets(program)
     for _ in range(12):
@@ -136,6 +143,7 @@ async def a_flipped_bit_in_a_descriptor_stops_it(dut):
 @cocotb.test()
 async def a_flipped_bit_in_a_payload_is_found_at_the_layers_end(dut):
     bench = Bench(dut)
+    await bench.start()
     program = bench.program()
     starts, c = descriptor_offsets(program), bench.config
     for _ in range(12):
@@ -148,8 +156,17 @@ async def a_flipped_bit_in_a_payload_is_found_at_the_layers_end(dut):
 @cocotb.test()
 async def a_program_for_another_array_is_refused(dut):
     bench = Bench(dut)
+    await bench.start()
     program = bench.program()
-    for name, value in [("cp", 4), ("kp", 2), ("stream_bytes", 6), ("acc_depth", 17), ("total_words", 1 << 20)]:
+    for name, value in [
+        ("cp", 4),
+        ("kp", 2),
+        ("stream_bytes", 6),
+        ("acc_depth", 17),
+        ("total_words", 1 << 20),
+        ("image_beats", 0),
+        ("image_beats", 255),
+    ]:
         header = replace(program.header, **{name: value})
         stream = header.pack() + program.stream[DESCRIPTOR_BYTES:]
         assert await bench.run(stream) == (ErrorCode.WRONG_CONFIGURATION, 0), name
@@ -160,6 +177,7 @@ async def a_program_for_another_array_is_refused(dut):
 @cocotb.test()
 async def a_descriptor_out_of_range_is_refused(dut):
     bench = Bench(dut)
+    await bench.start()
     c = bench.config
     good = LayerDescriptor(
         in_width=4, in_height=4, in_plane=16, in_blocks=1, kernel_h=1, kernel_w=1, stride=1, row_step=4, tile_step=16,
@@ -185,7 +203,13 @@ async def a_descriptor_out_of_range_is_refused(dut):
         replace(pooled, pooled_width=c.pool_columns + 1),
     ]
     header = ProgramHeader(
-        layers=1, cp=c.cp, kp=c.kp, stream_bytes=c.stream_bytes, acc_depth=c.acc_depth, total_words=c.total_words
+        layers=1,
+        image_beats=1,
+        cp=c.cp,
+        kp=c.kp,
+        stream_bytes=c.stream_bytes,
+        acc_depth=c.acc_depth,
+        total_words=c.total_words,
     )
     for descriptor in bad:
         stream = b"".join(record.pack().ljust(c.padded(DESCRIPTOR_BYTES), b"\0") for record in (header, descriptor))

@@ -8,7 +8,7 @@ import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
 
 from sim.bench import run_bench
-from sim.streams import random_generator, start, to_vector
+from sim.streams import random_generator, reset, start, to_vector
 
 
 class Bench:
@@ -98,8 +98,9 @@ async def tiles_arrive_whole_and_in_order(dut, supply, pace):
 @cocotb.test()
 async def a_tile_is_ready_when_its_last_words_are_waiting(dut):
     bench = Bench(dut)
+    await bench.start()
     for missing in range(bench.rows + 1):
-        await bench.start()
+        await reset(dut)
         await bench.words(bench.rows - missing)
         for waiting in range(bench.rows + 1):
             dut.available_i.value = waiting
