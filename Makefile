@@ -46,7 +46,7 @@ resnet50-rtl: $(VENV)/.installed  ## One image through ResNet-50 at 224x224 in R
 	$(BIN)/python benchmarks/resnet50_rtl.py --config $(if $(filter sim-small,$(CONFIG)),zcu104,$(CONFIG))
 
 train-demo: $(VENV)/.installed  ## Make the demo's network again, from jets to quantize/trained/demo.npz (hours)
-	$(BIN)/python -m quantize demo-net --out quantize/trained/demo.npz
+	$(BIN)/python -m quantize demo-net --out build/demo-net --install
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What a developer runs
