@@ -5,7 +5,8 @@ Tensors are uint8 [batch, height, width, lanes], signed ones offset by 128. Thre
 - ``QLinearConv``: int32 sums, converted to float32, scaled by 2**-shift, clamped, rounded half to even. Exact while the sum stays below
   2**24 in magnitude, or the shift is so small that a larger one saturates in any case.
 - ``MatMulIntegerToFloat`` for a 1x1 convolution with a residual: the scaled sum, bias and residual as float32. All are multiples of
-  2**-shift, so adding them is exact while the magnitudes together stay below 2**24 steps. ``QuantizeLinear`` rounds half to even and clamps.
+  2**-shift, so adding them is exact while their magnitudes together stay below 2**24 steps. ``QuantizeLinear`` rounds half to even
+  and clamps.
 - ``ConvInteger`` and float64 for all else.
 
 Every operator is ONNX's or of ONNX Runtime's ``com.microsoft`` set (its docs/ContribOperators.md). Nothing here computes.
