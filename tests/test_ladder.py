@@ -1,0 +1,103 @@
+"""The ladder of docs/numerics.md for the demo's trained network on real jets: each rung gives the integers of the one before.
+
+eager QKeras == golden model == hls4ml C simulation == NPU RTL == gRPC answer. Jets come from Pythia with a seed that training does not use.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from numpy.typing import NDArray
+from running_service import running_service
+
+from driver.golden import GoldenDevice
+from driver.runtime import Npu, Result
+from hls.compare import integers
+from hls.convert import IMAGE_FRACTION_BITS, convert
+from hls.npu.backend import program_path
+from hls.vitis.project import CSimulation
+from hw.program import Program
+from quantize import checkpoint, dataset, jets
+from quantize.images import jet_images
+from sim.verilated import VerilatedDevice
+
+IMAGES, C_SIMULATED = 20, 2
+SEED = 4242
+
+
+@pytest.fixture(scope="module")
+def model():
+    return checkpoint.load_quantised(checkpoint.DEMO)
+
+
+@pytest.fixture(scope="module")
+def program(model, tmp_path_factory: pytest.TempPathFactory) -> Program:
+    graph = convert(model, "NPU", str(tmp_path_factory.mktemp("ladder")), "demo")
+    graph.write()
+    return Program.load(program_path(graph))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory, program: Program) -> NDArray[np.uint8]:
+    folder = tmp_path_factory.mktemp("jets")
+    jets.generate(folder, jets.Recipe(seed=SEED, batches_per_chunk=1), IMAGES // 2, {"test": 1.0})
+    found = dataset.read(folder / "test.h5")
+    return jet_images(found.constituents[:IMAGES], program.image.height)
+
+
+@pytest.fixture(scope="module")
+def golden(program: Program, images: NDArray[np.uint8]) -> NDArray[np.int32]:
+    with Npu(GoldenDevice(program.config)) as npu:
+        npu.load(program)
+        return np.stack([npu.run(image).result for image in images])
+
+
+@pytest.fixture(scope="module")
+def rtl(program: Program) -> Iterator[VerilatedDevice]:
+    device = VerilatedDevice(program.config)
+    yield device
+    device.close()
+
+
+def test_the_jets_are_real_and_the_features_are_not_constant(images: NDArray[np.uint8], golden: NDArray[np.int32]):
+    assert len(images) == IMAGES and all(image.any() for image in images)
+    assert len({row.tobytes() for row in golden}) == IMAGES
+
+
+def test_eager_qkeras_equals_the_golden_model(model, program, images, golden):
+    features = np.concatenate([model(images[i : i + 1] / np.float32(1 << IMAGE_FRACTION_BITS)) for i in range(IMAGES)])
+    assert (integers(features, program.output) == golden).all()
+
+
+def test_the_golden_model_equals_hls4mls_c_simulation(model, program, images, golden, tmp_path: Path):
+    simulation = CSimulation(model, tmp_path / "vitis")
+    features = simulation.predict(images[:C_SIMULATED])
+    assert (integers(features, program.output) == golden[:C_SIMULATED]).all()
+
+
+def test_the_golden_model_equals_the_rtl_and_every_cycle_is_accounted_for(program, images, golden, rtl):
+    npu = Npu(rtl)
+    npu.load(program)
+    for image, expected in zip(images, golden, strict=True):
+        before = rtl.cycles
+        answer: Result = npu.run(image)
+        simulated = rtl.cycles - before
+        c = answer.counters
+        assert (answer.result == expected).all()
+        assert c.cycles == c.mac_busy + c.weight_stall + c.image_stall + c.drain + c.overhead
+        # The simulator counts the register accesses before start and after done as well.
+        assert c.cycles < simulated < c.cycles + 4000
+
+
+def test_the_rtl_equals_the_grpc_answer(program, images, golden):
+    with running_service(
+        program, checkpoint.load(checkpoint.DEMO).classifier, VerilatedDevice(program.config)
+    ) as address:
+        client = triton.InferenceServerClient(address)
+        tensor = triton.InferInput("image", images.shape, "UINT8")
+        tensor.set_data_from_numpy(images)
+        answer = client.infer("featurizer", [tensor])
+    assert (answer.as_numpy("feature_sums") == golden).all()
+    assert (answer.as_numpy("features") == program.features(golden)).all()
