@@ -95,7 +95,7 @@ def _read_images(options: argparse.Namespace, program: Program) -> NDArray[np.ui
 def _run_all(device: str, program: Program, images: NDArray[np.uint8]) -> list[Result]:
     with Npu(open_device(device, program.config)) as npu:
         npu.load(program)
-        return [npu.run(image) for image in tqdm(images, desc=device, unit="image")]
+        return list(tqdm(npu.run_many(images), desc=device, total=len(images), unit="image"))
 
 
 def _compare(results: list[Result], golden: list[Result]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +23,7 @@ from driver.pipeline import SLOTS, Job, Pipeline, Result
 from driver.registers import Counters, LayerCounters, NpuError
 from hw.program import Program
 
-__all__ = ["TIMEOUT", "WATCHDOG_CYCLES", "Counters", "LayerCounters", "Npu", "NpuError", "Result"]
+__all__ = ["TIMEOUT", "WATCHDOG_CYCLES", "Counters", "LayerCounters", "Npu", "NpuError", "Result", "in_order"]
 
 WATCHDOG_CYCLES = 1 << 20
 """Default cycles without progress before the NPU gives up: 3.5 ms at 300 MHz, thousands of memory latencies."""
@@ -93,17 +93,7 @@ class Npu:
 
         Raises what run() raises, in the place of the image's result; the images after it are then not run.
         """
-        futures: deque[Future[Result]] = deque()
-        try:
-            for image in images:
-                futures.append(self.run_async(image))
-                if len(futures) > SLOTS:  # one more than the device takes is packed and ready
-                    yield futures.popleft().result()
-            while futures:
-                yield futures.popleft().result()
-        finally:
-            for future in futures:
-                future.cancel()
+        return in_order(self.run_async, images)
 
     def close(self) -> None:
         """Finish the image that is running, cancel those that wait, free the buffers and close the device. May be called again."""
@@ -157,3 +147,20 @@ class Npu:
     def _next_job(self) -> Job | None:
         with self._queue_lock:
             return next((job for job in self._queue if not job.future.cancelled()), None)
+
+
+def in_order(
+    run_async: Callable[[NDArray[np.uint8]], Future[Result]], images: Iterable[NDArray[np.uint8]]
+) -> Iterator[Result]:
+    """The results of ``images`` in their order, with as many handed to ``run_async`` ahead as keep the device busy."""
+    futures: deque[Future[Result]] = deque()
+    try:
+        for image in images:
+            futures.append(run_async(image))
+            if len(futures) > SLOTS:  # one more than the device takes is packed and ready
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
+    finally:
+        for future in futures:
+            future.cancel()

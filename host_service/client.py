@@ -11,6 +11,7 @@ program that the caller has.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from driver.device import DeviceError, DeviceTimeoutError, open_device
-from driver.runtime import TIMEOUT, Counters, Npu, Result
+from driver.runtime import TIMEOUT, Counters, Npu, Result, in_order
 from host_service.models import fingerprint
 from hw.program import Program
 
@@ -108,6 +109,10 @@ class RemoteNpu:
         outputs = [InferRequestedOutput(name) for name in OUTPUTS]
         self._client.async_infer(self._model, [tensor], finish, outputs=outputs, client_timeout=self._timeout)
         return future
+
+    def run_many(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[Result]:
+        """The results of ``images``, in order, with a few requests under way at a time. Raises what run() raises, in its place."""
+        return in_order(self.run_async, images)
 
     def close(self) -> None:
         """Close the connection; what is under way fails. May be called again."""

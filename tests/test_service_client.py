@@ -51,6 +51,10 @@ def all_at_once(npu: Device) -> list[np.ndarray]:
     return [future.result().result for future in [npu.run_async(image) for image in IMAGES]]
 
 
+def in_a_row(npu: Device) -> list[np.ndarray]:
+    return [result.result for result in npu.run_many(IMAGES)]
+
+
 def awaited(npu: Device) -> list[np.ndarray]:
     async def gather() -> list[np.ndarray]:
         results = await asyncio.gather(*(asyncio.wrap_future(npu.run_async(image)) for image in IMAGES))
@@ -59,7 +63,7 @@ def awaited(npu: Device) -> list[np.ndarray]:
     return asyncio.run(gather())
 
 
-@pytest.mark.parametrize("user_code", [one_by_one, all_at_once, awaited])
+@pytest.mark.parametrize("user_code", [one_by_one, all_at_once, in_a_row, awaited])
 def test_the_same_code_gives_the_same_integers(where: str, user_code: Callable[[Device], list[np.ndarray]]):
     with open_npu(where, PROGRAM) as npu:
         assert np.array_equal(user_code(npu), SUMS)
