@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ CALIBRATION_JETS = 4
 RECIPE = jets.Recipe(seed=50)
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no lines about missing GPUs
+warnings.filterwarnings("ignore", module="keras.*")  # what QKeras makes Keras say about its quantisers
 
 
 def network_file(version: str = "v1.5", seed: int = 1) -> Path:
@@ -45,7 +47,8 @@ def network_file(version: str = "v1.5", seed: int = 1) -> Path:
 def program(board: str, version: str = "v1.5", seed: int = 1) -> Program:
     """That network compiled for ``board`` by hls4ml. Raises CompileError, with what is short, when it does not fit."""
     config = load_config(board)
-    compiler = [path for folder in ("hls", "hls/npu", "hw") for path in (ROOT / folder).glob("*.py")]
+    compiler = [ROOT / "hls" / "convert.py", *(ROOT / "hls" / "npu").glob("*.py")]
+    compiler += [ROOT / "hw" / f"{name}.py" for name in ("image_layout", "isa", "program", "stream")]
     path = FOLDER / f"resnet50-{version}-seed{seed}-{board}-{_digest(compiler, repr(config) + _network_digest())}.npu"
     if not path.is_file():
         from hls.convert import convert
