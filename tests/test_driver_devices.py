@@ -25,7 +25,7 @@ Edit = Callable[[bytearray], None]
 Simulated = GoldenDevice | VerilatedDevice
 
 
-@pytest.fixture(params=["golden", "rtl"])
+@pytest.fixture(params=["emulator", "golden", "rtl"])
 def device(request: pytest.FixtureRequest) -> Simulated:
     return open_device(request.param, SIM_SMALL)  # the Npu of each test closes it
 
