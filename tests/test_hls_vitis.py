@@ -32,13 +32,6 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_c_simulation_of_the_demo_network_equals_golden_and_qkeras(tmp_path: Path):
-    result = run(checkpoint.load_quantised(), tmp_path, images=2)
-    assert result.golden.shape == (2, 512) and result.golden.any()
-    assert (result.csim == result.golden).all() and (result.qkeras == result.golden).all()
-    assert result.equal and str(result).count("1024/1024 features equal") == 2
-
-
 def test_an_average_over_9_pixels_which_hls4ml_truncates_still_gives_the_exact_sums(tmp_path: Path):
     model = checkpoint.to_keras(checkpoint.random_quantised(ResNetConfig((1,), 4, 12), seed=3))
     assert run(model, tmp_path, images=4).equal
