@@ -139,6 +139,7 @@ class Workshop:
         for name, performance in reached.items():
             print(f"{name}: {performance}")
         provenance: dict[str, Any] = {
+            "command": "python -m quantize demo-net",
             "plan": asdict(plan),
             "jets": _manifest(self.jets),
             "test": {name: asdict(performance) for name, performance in reached.items()},

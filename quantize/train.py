@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow import keras
+from tqdm import tqdm
 
 from quantize import resnet
 from quantize.classifier import Classifier
@@ -144,8 +145,8 @@ def features(featurizer: keras.Model, planes: NDArray[np.uint8], batch: int = 25
 
 
 def _in_batches(function: Any, planes: NDArray[np.uint8], batch: int) -> NDArray[np.float32]:
-    parts = [function(network_input(planes[start : start + batch])).numpy() for start in range(0, len(planes), batch)]
-    return np.concatenate(parts)
+    starts = tqdm(range(0, len(planes), batch), desc="images", unit="batch", leave=False)
+    return np.concatenate([function(network_input(planes[start : start + batch])).numpy() for start in starts])
 
 
 def fit_classifier(
