@@ -179,9 +179,7 @@ class Pipeline:
         slot.job, job.slot = job, slot
 
     def _start_next(self) -> bool:
-        """Start the next job behind the run that is on, if there is one; returns whether it is worth looking again."""
-        if not has_finished(number_after(self._started, -1), self._registers.finished()):
-            return False
+        """Start the next job behind the run that is on, if a slot is free; returns whether it is worth looking again for a job."""
         slot = next((slot for slot in self._slots if self._is_free(slot)), None)
         if slot is None:
             return False

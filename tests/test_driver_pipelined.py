@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from random_networks import SIM_SMALL, feature_sums, featurizer, featurizer_layers, random_image
 
-from driver.device import DeviceTimeoutError, open_device
+from driver.device import Buffer, DeviceError, DeviceTimeoutError, open_device
 from driver.golden import GoldenDevice
 from driver.runtime import Npu, NpuError, Result
 from hw.isa import Control, ErrorCode, Register
@@ -33,25 +33,45 @@ class Observed:
         """For every START the runs that had not finished yet, itself left out."""
         self.unreadable: list[np.ndarray] = []
         """Packed images in place of whose address the NPU gets one that is not memory."""
+        self.buffers: list[int] = []
+        """The address of the features (low half) of every run that got its START."""
+        self.restless: np.random.Generator | None = None
+        """Lets, at random, a run come to its end between one register access and the next."""
         self.late = False
         """Whether the host sees an interrupt only when nothing is left to compute."""
         self._open = threading.Event()
         self._open.set()
         self._write, self._wait, self._read = device.write_register, device.wait, device.read_register
-        device.write_register, device.wait = self._observed_write, self._observed_wait  # type: ignore[method-assign]
+        device.write_register, device.wait, device.read_register = (
+            self._observed_write,
+            self._observed_wait,
+            self._observed_read,
+        )
 
     def _observed_write(self, offset: int, value: int) -> None:
         if offset == Register.IMAGE_ADDRESS and any(self._holds(value, words) for words in self.unreadable):
             value = 0
         if offset == Register.CONTROL:
-            self.waiting_at_start.append(self.starts - self._read(Register.RUNS))
+            unfinished = self.unfinished
+            feature_address = self._read(Register.FEATURE_ADDRESS)
+            assert feature_address not in self.buffers[len(self.buffers) - unfinished :], "two runs share a buffer"
+            self.buffers.append(feature_address)
+            self.waiting_at_start.append(unfinished)
         self._write(offset, value)
+
+    def _observed_read(self, offset: int) -> int:
+        value = self._read(offset)
+        if self.restless and self.unfinished and self.restless.random() < 0.1:
+            runs = self._read(Register.RUNS)
+            while self._read(Register.RUNS) == runs:
+                self._read(Register.CONTROL)  # time passes; the interrupt stays pending
+        return value
 
     def _observed_wait(self, timeout: float) -> None:
         if not self._open.wait(timeout):
             raise DeviceTimeoutError("the test holds the device")
         self._wait(timeout)
-        while self.late and self._read(Register.RUNS) < self.starts:
+        while self.late and self.unfinished:
             self._wait(timeout)
 
     def _holds(self, address: int, words: np.ndarray) -> bool:
@@ -61,6 +81,11 @@ class Observed:
     def starts(self) -> int:
         """Runs that got their START."""
         return len(self.waiting_at_start)
+
+    @property
+    def unfinished(self) -> int:
+        """Runs that got their START and have not finished."""
+        return self.starts - self._read(Register.RUNS)
 
     @contextmanager
     def holding(self) -> Iterator[None]:
@@ -157,6 +182,16 @@ def test_a_late_host_still_gets_every_answer(npu: Npu, observed: Observed):
     assert max(observed.waiting_at_start) == 1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_runs_may_end_between_any_two_register_accesses(npu: Npu, observed: Observed, seed: int):
+    observed.restless = np.random.default_rng(seed)
+    observed.unreadable = [PROGRAM.pack_image(IMAGES[n]) for n in (3, 4, 11)]
+    with observed.holding():
+        futures = [npu.run_async(image) for image in IMAGES[:20]]
+    answers = [right(f.result(), n) if not f.exception() else type(f.exception()) for n, f in enumerate(futures)]
+    assert answers == [NpuError if n in (3, 4, 11) else True for n in range(20)], f"seed {seed}"
+
+
 def test_a_time_out_fails_both_images_in_the_device_and_the_next_is_right(observed: Observed):
     with Npu(observed.device, timeout=0.2) as npu:
         npu.load(PROGRAM)
@@ -168,28 +203,61 @@ def test_a_time_out_fails_both_images_in_the_device_and_the_next_is_right(observ
         assert [right(result, n) for n, result in enumerate(npu.run_many(IMAGES[:4]))] == [True] * 4
 
 
-def test_a_program_is_loaded_only_when_both_runs_have_ended(npu: Npu, observed: Observed):
+def test_a_program_is_loaded_only_when_both_runs_have_ended(
+    npu: Npu, observed: Observed, monkeypatch: pytest.MonkeyPatch
+):
+    unfinished: list[int] = []
+    allocate = observed.device.allocate
+
+    def observed_allocate(nbytes: int) -> Buffer:
+        unfinished.append(observed.unfinished)
+        return allocate(nbytes)
+
+    monkeypatch.setattr(observed.device, "allocate", observed_allocate)
     with observed.holding():
-        futures = [npu.run_async(image) for image in IMAGES[:2]]
+        first, second = [npu.run_async(image) for image in IMAGES[:2]]
         until(lambda: observed.starts == 2)
+        assert second.cancel(), "nobody waits for its result, but the device computes it"
         loading = threading.Thread(target=npu.load, args=(featurizer(SEED + 1),))
         loading.start()
-    assert [right(future.result(), n) for n, future in enumerate(futures)] == [True] * 2
+    assert right(first.result(), 0)
     loading.join()
+    assert unfinished and set(unfinished) == {0}
     assert np.array_equal(npu.run(IMAGES[0]).result, feature_sums(featurizer_layers(SEED + 1), IMAGES[0]))
+
+
+def test_an_image_for_a_program_that_is_gone_is_not_started(
+    npu: Npu, observed: Observed, monkeypatch: pytest.MonkeyPatch
+):
+    """As when a thread packs its image while another one loads a program."""
+    gone = npu._pipeline
+    npu.load(PROGRAM)
+    with observed.holding():
+        first = npu.run_async(IMAGES[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(npu, "_current", lambda: gone)
+            stale = npu.run_async(IMAGES[1])
+        last = npu.run_async(IMAGES[2])
+        until(lambda: observed.starts == 1)
+        time.sleep(0.02)
+        assert observed.starts == 1
+    assert right(first.result(), 0) and right(last.result(), 2)
+    with pytest.raises(DeviceError, match="another program was loaded"):
+        stale.result()
 
 
 # Cancelling and closing ----------------------------------------------------------------------------------------------
 
 
-def test_an_image_cancelled_after_its_start_disturbs_nobody(npu: Npu, observed: Observed):
-    with observed.holding():
-        futures = [npu.run_async(image) for image in IMAGES[:8]]
-        until(lambda: observed.starts == 2)
-        cancelled = [n for n in (1, 2, 5) if futures[n].cancel()]
-    assert cancelled == [1, 2, 5]
-    assert all(right(futures[n].result(), n) for n in (0, 3, 4, 6, 7))
-    assert observed.starts == 6, "2 and 5 were never started"
+def test_images_cancelled_after_their_start_disturb_nobody(npu: Npu, observed: Observed):
+    for round_ in range(3):
+        before = observed.starts
+        with observed.holding():
+            futures = [npu.run_async(image) for image in IMAGES[:8]]
+            until(lambda before=before: observed.starts == before + 2)
+            assert [futures[n].cancel() for n in (1, 2, 5)] == [True] * 3
+        assert all(right(futures[n].result(), n) for n in (0, 3, 4, 6, 7)), f"round {round_}"
+        assert observed.starts == before + 6, "2 and 5 were never started"
 
 
 def test_close_waits_for_a_run_that_was_cancelled_after_its_start(observed: Observed):
