@@ -61,8 +61,8 @@ class Engine:
         blocks = image.channels // sent
         cube = words[:, : blocks * image.height * image.width].reshape(count, blocks, image.height, image.width, sent)
         pixels = cube[:, 0] if blocks == 1 else np.concatenate([cube[:, block] for block in range(blocks)], axis=3)
-        lanes = self._lanes
-        pixels = pixels[..., : len(lanes)] if (lanes == np.arange(len(lanes))).all() else pixels[..., lanes]
+        if not np.array_equal(self._lanes, np.arange(sent * blocks)):
+            pixels = pixels[..., self._lanes]
         (result,) = self._session.run(["result"], {"image": np.ascontiguousarray(pixels)})
         return self._pack(result)
 

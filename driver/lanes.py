@@ -54,7 +54,7 @@ def arrange(trace: Trace, pairing: bool) -> dict[Tensor, Lanes]:
     """The channels that each tensor keeps, in their order; a lane that only fills up repeats the first channel.
 
     ``pairing`` asks for an order in which as many readers as possible are exact in 16 bits. Tensors that are added to one another
-    share one order. The image keeps the order in which the host laid it out.
+    share one order. The image stays as the host laid it out, which saves a copy.
     """
     lanes: dict[Tensor, Lanes] = {}
     for group in _added_together(trace):
@@ -63,7 +63,7 @@ def arrange(trace: Trace, pairing: bool) -> dict[Tensor, Lanes]:
         for step in readers:
             needed = step.layer.weights.any(axis=(0, 2, 3))
             used[: min(len(needed), len(used))] |= needed[: len(used)]
-        if trace.result in group:
+        if trace.result in group or trace.image in group:
             used[:] = True
         kept = np.flatnonzero(used) if used.any() else np.zeros(1, np.int64)
         if pairing and trace.image not in group:
