@@ -53,6 +53,8 @@ GOALS = {
 LATENCY = (100, 200)
 WITHIN_BOUND = 1.03
 """Where bandwidth rules the utilisation out, this much of the bandwidth bound will do."""
+BACK_TO_BACK = 1.01
+"""From image to image it may take this much of what the layers compute, without image and features."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def report(
         "cycles": counters.cycles,
         "cycles_by_image": [result.counters.cycles for result in measured.results],
         "cycles_per_image": measured.cycles_per_image,
+        "compute_cycles": sum(layer.cycles for layer in counters.layers) - counters.image_stall,
         "ideal_cycles": sum(cost.ideal for cost in costs),
         "bound_cycles": round(bound),
         "utilisation": counters.utilisation(program.macs, config),
@@ -182,6 +185,11 @@ def verdict(facts: dict[str, Any]) -> list[tuple[bool, str]]:
         off = facts["cycles"] / facts["bound_cycles"]
         text = f"utilisation {used:.4f}: bandwidth allows {bound:.4f}, cycles are {off:.4f} of that bound, at most {WITHIN_BOUND}"
         checks.append((off <= WITHIN_BOUND, text))
+    if facts["images"] > 1:
+        off = facts["cycles_per_image"] / facts["compute_cycles"]
+        checks.append(
+            (off < BACK_TO_BACK, f"image to image takes {off:.4f} of the computing cycles, less than {BACK_TO_BACK}")
+        )
     return checks
 
 
@@ -217,6 +225,7 @@ def show(facts: dict[str, Any]) -> None:
         f"{'above the bound':18}{facts['cycles'] - facts['bound_cycles']:12,} cycles, {facts['cycles'] / facts['bound_cycles'] - 1:.2%}"
     )
     steady = facts["cycles_per_image"]
+    print(f"{'computing':18}{facts['compute_cycles']:12,} cycles, without loading the image and storing the features")
     print(
         f"{'image to image':18}{steady:12,.0f} cycles, registers included, utilisation {facts['macs'] / (steady * array):.4f}"
     )

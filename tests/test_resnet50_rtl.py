@@ -141,7 +141,14 @@ def test_cycles_of_a_layer_are_those_of_its_passes(seed: int, exclusive: int):
 
 
 def verdict(**facts: Any) -> list[bool]:
-    passed = {"config": "zcu104", "features": FEATURES, "features_equal": FEATURES, "cycles": 100, "bound_cycles": 98}
+    passed = {
+        "config": "zcu104",
+        "features": FEATURES,
+        "features_equal": FEATURES,
+        "cycles": 100,
+        "bound_cycles": 98,
+        "images": 1,
+    }
     return [
         shown for shown, _ in resnet50_rtl.verdict(passed | {"utilisation": 0.96, "bound_utilisation": 0.97} | facts)
     ]
@@ -159,6 +166,12 @@ def test_utilisation_below_the_goal_fails_where_bandwidth_allows_it():
 def test_where_bandwidth_rules_the_goal_out_the_bound_counts():
     assert verdict(utilisation=0.8, bound_utilisation=0.82) == [True, True]
     assert verdict(utilisation=0.8, bound_utilisation=0.82, cycles=102) == [True, False]
+
+
+def test_images_back_to_back_must_hide_loading_and_storing():
+    two = {"images": 2, "compute_cycles": 100}
+    assert verdict(**two, cycles_per_image=100.9) == [True, True, True]
+    assert verdict(**two, cycles_per_image=101.0) == [True, True, False]
 
 
 def test_the_command_refuses_more_jets_than_there_are():
