@@ -31,10 +31,10 @@ class Row:
 
 PAPER = (
     # The CPU's time is what "a factor of approximately 175" over the 10 ms of an edge service makes it.
-    Row("CPU in the experiment's software, float32", 1750.0, "0.6", "paper, abstract: 175 x the edge service"),
+    Row("CPU in the experiment's software, float32", 1750.0, "0.6", "paper, abstract: about 175 x the edge service"),
     Row("Brainwave as a cloud service, round trip", 60.0, "600 to 700", "paper, abstract"),
     Row("Brainwave on the premises, round trip", 10.0, "600 to 700", "paper, abstract"),
-    Row("Brainwave, the FPGA alone", 1.8, "", "paper, section on latency"),
+    Row("Brainwave, the FPGA alone", 1.8, "", "paper"),
 )
 
 
@@ -46,7 +46,7 @@ def cpu_rows(reports: Path) -> list[Row]:
     facts = _read(path)
     rows = []
     for row in facts["rows"]:
-        system = f"{row['name']}, {row['threads']} threads, batch {row['batch']}"
+        system = f"{row['name']}, {row['threads']} thread{'s' * (row['threads'] > 1)}, batch {row['batch']}"
         rows.append(Row(system, row["ms"], f"{1e3 / row['ms']:.1f}", f"measured, {facts['cpu']}"))
     return rows
 
