@@ -5,14 +5,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CONFIG ?= sim-small
 JETS   ?= 20
+EVALUATION_JETS ?= 3000
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test sim lint format build-npu resnet50-rtl train-demo serve clean
+.PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator table2 evaluate-demo train-demo
+.PHONY: test sim lint format build-npu clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Set-up: one virtual environment with everything; only Python, g++ and make come from the system
@@ -43,7 +45,20 @@ serve: $(VENV)/.installed  ## Start the gRPC service on the Verilated NPU with t
 	$(BIN)/python -m host_service serve --program build/demo.npu --classifier quantize/trained/demo.npz --device rtl
 
 resnet50-rtl: $(VENV)/.installed  ## One image through ResNet-50 at 224x224 in RTL (CONFIG=zcu104, kv260, u250, sim-small)
-	$(BIN)/python benchmarks/resnet50_rtl.py --config $(if $(filter sim-small,$(CONFIG)),zcu104,$(CONFIG))
+	$(BIN)/python benchmarks/resnet50_rtl.py --config $(if $(filter file,$(origin CONFIG)),zcu104,$(CONFIG))
+
+resnet50-ladder: $(VENV)/.installed  ## ResNet-50: eager QKeras and hls4ml's C simulation against the golden model (slow)
+	$(BIN)/python benchmarks/resnet50_ladder.py --images 4 --csim 1
+
+bench-emulator: $(VENV)/.installed  ## The bit-exact CPU emulator beside ONNX Runtime's int8 and Keras
+	$(BIN)/python benchmarks/emulator.py
+
+table2: $(VENV)/.installed  ## The paper's Table 2 with our rows beside it
+	$(BIN)/python benchmarks/table2.py
+
+evaluate-demo: $(VENV)/.installed  ## AUC of the demo's network on jets it never saw (EVALUATION_JETS a class)
+	$(BIN)/python -m quantize jets --seed 7100 --jets $(EVALUATION_JETS) --split 0 0 1 --out build/evaluation-jets
+	$(BIN)/python -m quantize evaluate --jets build/evaluation-jets/test.h5
 
 train-demo: $(VENV)/.installed  ## Make the demo's network again, from jets to quantize/trained/demo.npz (hours)
 	$(BIN)/python -m quantize demo-net --out build/demo-net --install
