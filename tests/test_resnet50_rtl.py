@@ -90,8 +90,7 @@ def test_every_cycle_is_counted_once(run: Run):
 
 
 def test_the_counted_cycles_are_the_simulators_but_for_register_accesses(run: Run):
-    # The run begins within the access that writes START; its interrupt takes a few cycles.
-    assert abs(run.elapsed - run.access_cycles - run.facts["cycles"]) < 16, run
+    assert 0 <= run.elapsed - run.facts["cycles"] <= run.access_cycles
 
 
 def test_nothing_is_faster_than_the_bandwidth_bound(run: Run):
