@@ -253,7 +253,7 @@ class LayerDescriptor(PackedRecord):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# AXI4-Lite registers: the Vitis ap_ctrl_hs map at 0x00 (UG1393), then ours.
+# AXI4-Lite registers: the Vitis ap_ctrl_chain map at 0x00 (UG1393), then ours.
 # ---------------------------------------------------------------------------------------------------------------------
 
 
