@@ -181,8 +181,6 @@ class AxiWritePort(_Channels):
         self.nbytes = len(getattr(dut, f"{prefix}_wdata")) // 8
         self.bursts: list[tuple[int, int]] = []
         """(address, beats) of every burst, in order."""
-        self.strobed = 0
-        """Beats that wrote at least one byte."""
         self._answers: deque[tuple[int, int]] = deque()  # (due, response)
         for name in ("awready", "wready", "bvalid", "bresp"):
             self.put(name, [0])
@@ -232,7 +230,6 @@ class AxiWritePort(_Channels):
         assert last == (burst.beats == 1), f"{self.prefix}: wlast = {last} with {burst.beats} beats to go"
         if not strobes:
             return OKAY
-        self.strobed += 1
         response = self.memory.response(burst.address, self.nbytes)
         if response == OKAY:
             new, old = data.to_bytes(self.nbytes, "little"), self.memory.read(burst.address, self.nbytes)

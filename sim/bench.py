@@ -34,10 +34,10 @@ def run_bench(
     top: str,
     test_module: str,
     parameters: Mapping[str, int] | None = None,
-    tests: str | Sequence[str] | None = None,
+    tests: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run the cocotb tests of ``test_module`` (all, or those named ``tests``) on RTL module ``top``.
+    """Run the cocotb tests of ``test_module`` (all, or those of the names ``tests``, every variant) on RTL module ``top``.
 
     ``environment`` reaches the tests through ``os.environ``. Fails the calling pytest test with the names and messages of the cocotb
     tests that failed.
@@ -55,10 +55,14 @@ def run_bench(
             hdl_toplevel_lang="verilog",
             build_dir=build_dir,
             test_dir=folder,
-            testcase=tests,
+            test_filter=_filter(tests),
             seed=seed,
             plusargs=["+verilator+rand+reset+2", f"+verilator+seed+{seed}", "+verilator+error+limit+1000"],
-            extra_env={"COCOTB_ANSI_OUTPUT": "0", **(environment or {})},
+            extra_env={
+                "COCOTB_ANSI_OUTPUT": "0",
+                "PYTHONWARNINGS": "ignore::DeprecationWarning",
+                **(environment or {}),
+            },
             results_xml=str(results),
             log_file=log,
         )
@@ -76,6 +80,11 @@ def run_bench(
         )
     if not os.environ.get("WAVES"):
         shutil.rmtree(folder)
+
+
+def _filter(tests: Sequence[str]) -> str | None:
+    """A regular expression for cocotb's full names, ``module.name/parameter=value``."""
+    return rf"\.({'|'.join(tests)})(/.*)?$" if tests else None
 
 
 def _build(top: str, parameters: Mapping[str, int]) -> Path:

@@ -76,6 +76,8 @@ class Source:
         self, clock: LogicObject, valid: LogicObject, ready: LogicObject, data: LogicArrayObject, idle: float = 0.0
     ):
         self.clock, self.valid, self.ready, self.data, self.idle = clock, valid, ready, data, idle
+        self.taken = 0
+        """Words that have been taken."""
         valid.value = 0
 
     async def send(self, words: Iterable[int]) -> None:
@@ -88,6 +90,7 @@ class Source:
             await RisingEdge(self.clock)
             while not self.ready.value:
                 await RisingEdge(self.clock)
+            self.taken += 1
             self.valid.value = 0
 
 

@@ -124,15 +124,16 @@ async def an_abort_leaves_the_bus_whole_and_writes_no_more(dut):
     await bench.start()
     for _ in range(25):
         address = bench.somewhere(200)
-        bench.port.strobed = 0
+        bench.source.taken = 0
         before = bytes(bench.memory.data)
         data, task = await bench.launch(address, 200)
         await cycles(dut, random.randrange(300))
         await bench.pulse("abort_i")
         task.cancel()
         dut.data_valid_i.value = 0
+        dut.data_i.value = random.getrandbits(8 * bench.nbytes)
         await bench.finish()
-        written, at = bench.port.strobed * bench.nbytes, address - BASE
+        written, at = bench.source.taken * bench.nbytes, address - BASE
         expected = before[:at] + data[:written] + before[at + written :]
         assert bytes(bench.memory.data) == expected, "what was taken before the abort is written, and nothing else"
         await bench.write(bench.somewhere(40), 40)
