@@ -27,7 +27,8 @@ def random_program(rng: Rng, config: ArrayConfig, layers: int = 3, size: int = 1
 
 def random_layers(rng: Rng, layers: int, size: int, channels: int) -> list[FusedLayer]:
     """A chain of layers; where shapes allow, a layer adds an earlier tensor as its residual."""
-    tensor = Tensor("image", *(int(n) for n in rng.integers(1, size + 1, 2)), int(rng.integers(1, channels + 1)))
+    height, width = (int(n) for n in rng.integers(1, size + 1, 2))
+    tensor = Tensor("image", height, width, int(rng.integers(1, channels + 1)))
     earlier: list[Tensor] = []
     chain: list[FusedLayer] = []
     count = int(rng.integers(1, layers + 1))
@@ -40,12 +41,15 @@ def random_layers(rng: Rng, layers: int, size: int, channels: int) -> list[Fused
 
 
 def _random_layer(rng: Rng, name: str, source: Tensor, earlier: list[Tensor], channels: int, last: bool) -> FusedLayer:
-    kernel = [int(k) for k in rng.choice([1, 1, 2, 3, 3, 4, 5, 6, 7], 2)] if rng.random() < 0.5 else [int(rng.choice([1, 3]))] * 2
+    square = [int(rng.choice([1, 3]))] * 2
+    kernel = [int(k) for k in rng.choice([1, 1, 2, 3, 3, 4, 5, 6, 7], 2)] if rng.random() < 0.5 else square
     stride = int(rng.choice([1, 1, 2, 3]))
     pads = [int(rng.integers(0, k)) for k in kernel]
     tails = [int(rng.integers(0, pad + 1)) for pad in pads]  # zeros below and to the right
     extent = (source.height, source.width)
-    rows, columns = (max(1, (n + p + t - k) // stride + 1) for n, p, t, k in zip(extent, pads, tails, kernel, strict=True))
+    rows, columns = (
+        max(1, (n + p + t - k) // stride + 1) for n, p, t, k in zip(extent, pads, tails, kernel, strict=True)
+    )
     c_out = int(rng.integers(1, channels + 1))
 
     residual = None
