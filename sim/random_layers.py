@@ -1,7 +1,7 @@
 """Random networks of fused layers for the NPU: every kernel, stride, padding, pool and residual that the array can run.
 
-Shared by the whole-NPU cocotb bench and by the Verilated device's tests. A drawn network that the compiler refuses (an accumulator that might
-overflow, say) is drawn again.
+Shared by the whole-NPU cocotb bench and by the Verilated device's tests. A drawn network that the compiler refuses (an accumulator
+that might overflow, say) is drawn again.
 """
 
 from __future__ import annotations

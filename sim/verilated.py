@@ -46,8 +46,9 @@ def _library(path: Path) -> ctypes.CDLL:
 class VerilatedDevice:
     """One NPU core in RTL with ``memory_bytes`` of memory.
 
-    ``latency`` is the range of cycles from a read address to its first beat, ``bandwidth`` the share of cycles in which each port may
-    move a beat; both are drawn at random from ``seed``. Builds the simulation when it has not been built yet. Time stands still between calls.
+    ``latency`` is the range of cycles from a read address to its first beat, ``bandwidth`` the share of cycles in which each port
+    may move a beat; both are drawn at random from ``seed``. Builds the simulation when it has not been built yet. Time stands still
+    between calls.
     """
 
     kind = "rtl"
