@@ -7,10 +7,15 @@ from the actual weights. A program for which that cannot be done runs on the gol
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 
 from driver.golden import GoldenDevice
 from driver.lanes import arrange
@@ -25,7 +30,10 @@ log = logging.getLogger(__name__)
 
 
 class Engine:
-    """A program as an ONNX Runtime session on ``threads`` threads (0: one a core).
+    """A program on ONNX Runtime with ``threads`` threads (0: one a core).
+
+    One image is shared by all threads. Of a batch each thread computes whole images, one by one: an image's tensors stay in the caches
+    then, and no thread waits for another.
 
     Raises UntraceableError for a program that cannot be proven exact; nothing else is ever computed.
     """
@@ -45,7 +53,9 @@ class Engine:
         self._lanes = graph.image_lanes
         self.methods = graph.methods
         """How each layer is computed, in the order of the layers."""
-        self._session = session(graph.model, threads)
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._shared = session(graph.model, self._threads)
+        self._alone = self._shared if self._threads == 1 else session(graph.model, 1)
 
     @classmethod
     def of(cls, program: Program, threads: int = 0, kernels: Kernels | None = None) -> Engine:
@@ -57,23 +67,31 @@ class Engine:
 
         Bytes of the result that no layer writes are 0.
         """
-        image, (count, _, sent) = self._trace.image, words.shape
+        if len(words) == 1 or self._threads == 1:
+            return self._pack([self._compute(self._shared, image) for image in words])
+        with ThreadPoolExecutor(self._threads) as pool:
+            return self._pack(list(pool.map(partial(self._compute, self._alone), words)))
+
+    def _compute(self, network: InferenceSession, words: NDArray[np.uint8]) -> NDArray[Any]:
+        """From one packed image [image_words, bytes] to the graph's result."""
+        image, sent = self._trace.image, words.shape[1]
         blocks = image.channels // sent
-        cube = words[:, : blocks * image.height * image.width].reshape(count, blocks, image.height, image.width, sent)
-        pixels = cube[:, 0] if blocks == 1 else np.concatenate([cube[:, block] for block in range(blocks)], axis=3)
+        cube = words[: blocks * image.height * image.width].reshape(blocks, image.height, image.width, sent)
+        pixels = cube[0] if blocks == 1 else np.concatenate(list(cube), axis=2)
         if not np.array_equal(self._lanes, np.arange(sent * blocks)):
             pixels = pixels[..., self._lanes]
-        (result,) = self._session.run(["result"], {"image": np.ascontiguousarray(pixels)})
-        return self._pack(result)
+        (result,) = network.run(["result"], {"image": np.ascontiguousarray(pixels)[None]})
+        return result[0]
 
     def run_images(self, program: Program, images: NDArray[np.uint8]) -> NDArray[np.int32] | NDArray[np.uint8]:
         """The results [n, ...] of images uint8 [n, height, width, channels], as one batch."""
         words = np.stack([program.pack_image(image) for image in images])
         return np.stack([program.read_result(result) for result in self.run(words)])
 
-    def _pack(self, result: NDArray[np.int32] | NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The result as the words that the NPU stores."""
-        tensor, cp, count = self._trace.result, self._config.cp, len(result)
+    def _pack(self, results: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
+        """Results as the words that the NPU stores, [n, feature_words, cp]."""
+        tensor, cp, count = self._trace.result, self._config.cp, len(results)
+        result = np.stack(results)
         if tensor.is_sum:
             packed = np.zeros((count, tensor.words * cp), np.uint8)
             packed[:, : 4 * tensor.channels] = result.astype("<i4").view(np.uint8).reshape(count, -1)
