@@ -117,6 +117,9 @@ def _build(top: str, parameters: Mapping[str, int]) -> Path:
                 log_file=log,
             )
         _keep_runtime(part, runtime)
+        for left_over in part.iterdir():  # 150 MB for the whole NPU
+            if left_over.name not in (top, log.name):
+                left_over.unlink()
         _rename(part, folder)
     except (RuntimeError, SystemExit) as error:
         raise RuntimeError(f"Verilator could not build {top}: {error}\n{_tail(log)}") from None
