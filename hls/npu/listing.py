@@ -7,6 +7,7 @@ from typing import Any
 
 from hw.isa import DESCRIPTOR_BYTES, ArrayConfig, LayerDescriptor, Pool
 from hw.program import Program, ProgramError
+from hw.resources import report
 from hw.stream import payload_bytes
 
 COLUMNS = (
@@ -49,7 +50,7 @@ def listing(program: Program) -> str:
         raise ProgramError(
             f"{program.name} has no placement report for its {len(descriptors)} layers: compile it again"
         )
-    rows = [_row(d, report, program.config) for d, report in zip(descriptors, reports, strict=True)]
+    rows = [_row(d, layer, program.config) for d, layer in zip(descriptors, reports, strict=True)]
     return "\n".join([*_head(program), "", *_table(rows), "", *_totals(program, descriptors)])
 
 
@@ -118,3 +119,4 @@ def _totals(program: Program, descriptors: list[LayerDescriptor]) -> Iterable[st
     )
     yield f"stream  {len(program.stream):,} bytes over {c.ports} port(s) of {c.port_bytes} bytes"
     yield f"memory  {used:,} of {c.total_words:,} words of {c.cp} bytes in {c.banks} banks of {c.bank_words:,}"
+    yield f"chip    {report(c)} (counted, not synthesised)"
