@@ -1,8 +1,8 @@
 // Two dot products of CP activations in half as many multipliers: the weights of both outputs share one multiply.
 //
-// p = ((w1 << 18) + w0) * a: the low 18 bits hold w0 * a, the rest w1 * a plus the borrow of a negative low part. An int8 x 9-bit product
-// needs 17 bits, so four products add up in the packed form before it is taken apart. Latency 4 cycles. The sum does not saturate: SumBits holds
-// CP products of any activation in -256..255.
+// p = ((w1 << 18) + w0) * a: the low 18 bits hold w0 * a, the rest w1 * a plus the borrow of a negative low part. An int8 weight times a
+// uint8 or int8 activation lies in -32,640..32,385, so four products add up within 18 bits before the packed form is taken apart. Latency 4 cycles.
+// It does not saturate: SumBits holds CP such products. Activations outside -128..255 are not allowed.
 module dot_pair #(
   parameter int unsigned CP = 64,
   localparam int unsigned SumBits = 17 + $clog2(CP)
