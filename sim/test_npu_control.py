@@ -118,6 +118,7 @@ class Bench:
         self.progress, self.watchdog, self.quiet = 0.5, WATCHDOG, 0
         self.next_image = False
         self.table, self.counter = [], None
+        self.settling = 0  # cycles in which the last layer's counters may still be on their way to the memory
         """Layer counters of the last finished run, and the one that was asked for in the last cycle."""
 
     async def start(self):
@@ -164,7 +165,8 @@ class Bench:
         if self.counter is not None:
             assert int(d.layer_counter_data_o.value) == self.counter
         address = i["layer_counter_addr_i"]
-        self.counter = self.table[address // 4][address % 4] if self.table else None
+        self.counter = self.table[address // 4][address % 4] if self.table and not self.settling else None
+        self.settling = max(0, self.settling - 1)
 
         # What is started, from what was driven. Nothing may start together with an error.
         alive = run is not None and not run.failed and not error and not done
@@ -202,9 +204,9 @@ class Bench:
         self.store.clock(store, abort)
         self.quiet = 0 if run is None or i["progress_i"] or error else self.quiet + 1
         if done:
-            # It takes four cycles to write a layer's counters. A run that fails sooner may lose some of its last layer's.
-            late = run.failed and run.layer_counters and run.cycles_after_layer < 3
-            self.table, self.run = run.layer_counters[: -1 if late else None], None
+            # It takes four cycles to write a layer's counters, and a run may fail sooner.
+            self.settling = max(0, 4 - run.cycles_after_layer) if run.layer_counters else 0
+            self.table, self.run = run.layer_counters, None
 
     async def begin(self, layers=None):
         """Start a run."""

@@ -203,7 +203,7 @@ module npu_control (
   logic [3:0][31:0] layer_q;      // the layer that runs: cycles, busy, weight stall, drain
   logic [3:0][31:0] finished_q;   // the layer before, while it is written to the memory
   logic [2:0] write_left_q;
-  logic [9:0] write_addr_q;
+  logic [10:0] write_addr_q;      // keeps its half: a failed run may be done before they are written
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni || (state_q == IDLE && start_i) || layer_done_i) begin
@@ -217,7 +217,7 @@ module npu_control (
   end
 
   always_ff @(posedge clk_i) begin
-    if (write_left_q != 0) layer_counters[{half_q, write_addr_q}] <= finished_q[0];
+    if (write_left_q != 0) layer_counters[write_addr_q] <= finished_q[0];
     layer_counter_data_o <= layer_counters[{!half_q, layer_counter_addr_i}];
   end
 
@@ -231,11 +231,11 @@ module npu_control (
       if (done_o) half_q <= !half_q;
       if (layer_done_i && layers_done_q < LAYER_COUNTERS_MAX) begin
         finished_q <= {layer_q[3:1], layer_q[0] + 32'd1};
-        write_addr_q <= {layers_done_q[7:0], 2'b00};
+        write_addr_q <= {half_q, layers_done_q[7:0], 2'b00};
         write_left_q <= 3'd4;
       end else if (write_left_q != 0) begin
         finished_q <= finished_q >> 32;
-        write_addr_q <= write_addr_q + 10'd1;
+        write_addr_q <= write_addr_q + 11'd1;
         write_left_q <= write_left_q - 3'd1;
       end
     end
