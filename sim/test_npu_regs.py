@@ -140,18 +140,6 @@ async def a_start_is_taken_once(dut):
 
 
 @cocotb.test()
-async def finished_runs_are_counted(dut):
-    bench = Bench(dut)
-    await bench.start()
-    for run in range(3):
-        assert await bench.read(Register.RUNS) == run
-        await bench.run()
-        assert await bench.read(Register.RUNS) == run
-        await bench.done()
-    assert await bench.read(Register.RUNS) == 3
-
-
-@cocotb.test()
 async def a_start_during_a_run_waits_for_its_end(dut):
     bench = Bench(dut)
     await bench.start()
