@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 CONFIG ?= sim-small
 JETS   ?= 20
 EVALUATION_JETS ?= 3000
+ARGS   ?=
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -45,7 +46,7 @@ serve: $(VENV)/.installed  ## Start the gRPC service on the Verilated NPU with t
 	$(BIN)/python -m host_service serve --program build/demo.npu --classifier quantize/trained/demo.npz --device rtl
 
 resnet50-rtl: $(VENV)/.installed  ## One image through ResNet-50 at 224x224 in RTL (CONFIG=zcu104, kv260, u250, sim-small)
-	$(BIN)/python benchmarks/resnet50_rtl.py --config $(if $(filter file,$(origin CONFIG)),zcu104,$(CONFIG))
+	$(BIN)/python benchmarks/resnet50_rtl.py --config $(if $(filter file,$(origin CONFIG)),zcu104,$(CONFIG)) $(ARGS)
 
 resnet50-ladder: $(VENV)/.installed  ## ResNet-50: eager QKeras and hls4ml's C simulation against the golden model (slow)
 	$(BIN)/python benchmarks/resnet50_ladder.py --images 4 --csim 1

@@ -290,6 +290,37 @@ async def damaged_programs_stop_with_their_own_code(dut):
 
 
 @cocotb.test()
+async def a_program_for_another_configuration_stops_the_run(dut):
+    bench = Bench(dut)
+    await bench.start()
+    program = random_program(bench.rng, bench.config)
+    header = program.header
+    for other in ({"cp": 2 * header.cp}, {"kp": 2 * header.kp}, {"acc_depth": header.acc_depth + 1}):
+        stream = replace(header, **other).pack() + program.stream[DESCRIPTOR_BYTES:]
+        bench.load(replace(program, stream=stream))
+        await expect_error(bench, program, ErrorCode.WRONG_CONFIGURATION, layer=0)
+        bench.load(program)
+        await run_well(bench, program)
+
+
+@cocotb.test()
+async def a_descriptor_out_of_range_stops_the_run(dut):
+    bench = Bench(dut)
+    await bench.start()
+    program = random_program(bench.rng, bench.config)
+    layers = program.layers()
+    first = layers[0].descriptor
+    for wrong in ({"stride": 0}, {"in_blocks": 0}, {"tile_rows": bench.config.acc_depth + 1}):
+        at = bench.config.padded(DESCRIPTOR_BYTES)
+        record = replace(first, **wrong).pack()
+        stream = program.stream[:at] + record + program.stream[at + DESCRIPTOR_BYTES :]
+        bench.load(replace(program, stream=stream))
+        await expect_error(bench, program, ErrorCode.BAD_DESCRIPTOR, layer=0)
+        bench.load(program)
+        await run_well(bench, program)
+
+
+@cocotb.test()
 async def an_address_beyond_the_banks_stops_the_run(dut):
     bench = Bench(dut)
     await bench.start()
