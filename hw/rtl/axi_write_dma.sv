@@ -195,19 +195,20 @@ module axi_write_dma #(
 
 `ifndef SYNTHESIS
   // A start comes only while idle, at an aligned address.
-  assert property (@(posedge clk_i) disable iff (!rst_ni)
-                   start_i |-> !busy_o && (address_i & 64'(DATA_BYTES - 1)) == '0);
+  assert property (@(posedge clk_i) disable iff (!rst_ni) start_i |-> !busy_o && (address_i & 64'(DATA_BYTES - 1)) == '0);
 
   // No response comes for a burst that was not announced.
   assert property (@(posedge clk_i) disable iff (!rst_ni) m_axi_bvalid |-> unanswered_q != '0);
 
   // An announced burst stays on the bus until it is accepted.
-  assert property (@(posedge clk_i) disable iff (!rst_ni) m_axi_awvalid && !m_axi_awready |=>
-                   m_axi_awvalid && $stable({m_axi_awaddr, m_axi_awlen}));
+  assert property (@(posedge clk_i) disable iff (!rst_ni) m_axi_awvalid && !m_axi_awready |=> m_axi_awvalid && $stable(
+      {m_axi_awaddr, m_axi_awlen}
+  ));
 
   // A beat stays on the bus until it is accepted.
-  assert property (@(posedge clk_i) disable iff (!rst_ni) m_axi_wvalid && !m_axi_wready |=>
-                   m_axi_wvalid && $stable({m_axi_wdata, m_axi_wstrb, m_axi_wlast}));
+  assert property (@(posedge clk_i) disable iff (!rst_ni) m_axi_wvalid && !m_axi_wready |=> m_axi_wvalid && $stable(
+      {m_axi_wdata, m_axi_wstrb, m_axi_wlast}
+  ));
 
   // No burst crosses a 4 KiB boundary.
   assert property (@(posedge clk_i) disable iff (!rst_ni) m_axi_awvalid |->

@@ -53,9 +53,9 @@ module datapath #(
   localparam int unsigned Groups = CP / KP;
   localparam int unsigned SumBits = 17 + $clog2(CP);
   localparam int unsigned ReadLatency = 3;
-  localparam int unsigned SumStage = 8;    // the sums of a step are there
+  localparam int unsigned SumStage = 8;  // the sums of a step are there
   localparam int unsigned DrainStage = 9;  // so are its drained accumulators
-  localparam int unsigned TakeLead = 5;    // from taking a tile to swapping it in
+  localparam int unsigned TakeLead = 5;  // from taking a tile to swapping it in
 
   // tag[i] is the step as it was i cycles ago.
   step_t tag[DrainStage+1];
@@ -282,7 +282,9 @@ module datapath #(
 
 `ifndef SYNTHESIS
   always_ff @(posedge clk_i) begin
-    if (rst_ni) assert (drain_valid == tag[DrainStage].drain_valid) else $error("datapath: accumulators and tags out of step");
+    if (rst_ni)
+      assert (drain_valid == tag[DrainStage].drain_valid)
+      else $error("datapath: accumulators and tags out of step");
   end
 `endif
 

@@ -82,7 +82,9 @@ module feature_store #(
 
 `ifndef SYNTHESIS
   always_ff @(posedge clk_i) begin
-    if (rst_ni && flight_q[READ_LATENCY-1]) assert (fifo_push_ready) else $error("feature_store: a word found no place");
+    if (rst_ni && flight_q[READ_LATENCY-1])
+      assert (fifo_push_ready)
+      else $error("feature_store: a word found no place");
   end
 `endif
 

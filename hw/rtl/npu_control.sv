@@ -59,7 +59,14 @@ module npu_control (
 
   import npu_pkg::*;
 
-  typedef enum logic [2:0] {IDLE, SETTLE, RUN, STORE, ABORT, DONE} state_e;
+  typedef enum logic [2:0] {
+    IDLE,
+    SETTLE,
+    RUN,
+    STORE,
+    ABORT,
+    DONE
+  } state_e;
   state_e state_q;
 
   logic image_begun_q;  // this run's image is being loaded, or has been
@@ -111,7 +118,8 @@ module npu_control (
     end else begin
       if (load_ahead) ahead_q <= 1'b1;
       unique case (state_q)
-        IDLE: if (start_i) begin
+        IDLE:
+        if (start_i) begin
           state_q <= SETTLE;
           image_begun_q <= ahead_q;
           ahead_q <= 1'b0;
@@ -149,11 +157,9 @@ module npu_control (
   // ------------------------------------------------------------------------------------------------
   // Counters: every cycle from start to done is counted once
   // ------------------------------------------------------------------------------------------------
-  typedef struct packed {
-    logic [31:0] cycles, mac_busy, weight_stall, image_stall, drain, overhead;
-  } counters_t;
+  typedef struct packed {logic [31:0] cycles, mac_busy, weight_stall, image_stall, drain, overhead;} counters_t;
 
-  counters_t run_q, last_q;       // of this run, of the last one
+  counters_t run_q, last_q;  // of this run, of the last one
   logic [31:0] layers_last_q;
   logic counting;
   assign counting = state_q != IDLE && state_q != DONE;

@@ -215,8 +215,7 @@ module npu_regs #(
       for (int unsigned i = 0; i < 4; i++) begin
         for (int unsigned half = 0; half < 2; half++) begin
           if (write_addr_q == REG_PROGRAM_ADDRESS + REGISTER_BITS'(8 * i + 4 * half)) begin
-            program_address_q[i][32*half+:32] <=
-                merge(program_address_q[i][32*half+:32], write_data_q, write_strobe_q);
+            program_address_q[i][32*half+:32] <= merge(program_address_q[i][32*half+:32], write_data_q, write_strobe_q);
           end
         end
       end
@@ -264,7 +263,7 @@ module npu_regs #(
     if (read_addr_q >= REG_LAYER_COUNTERS) begin
       read_data = layer_counter_data_i;
     end else if (read_addr_q >= REG_PROGRAM_ADDRESS && read_addr_q < REG_IMAGE_ADDRESS) begin
-      read_data = program_address_q[2'((read_addr_q - REG_PROGRAM_ADDRESS) >> 3)][32*read_addr_q[2]+:32];
+      read_data = program_address_q[2'((read_addr_q-REG_PROGRAM_ADDRESS)>>3)][32*read_addr_q[2]+:32];
     end else begin
       unique case (read_addr_q)
         REG_CONTROL: read_data[3:0] = {ready_q, idle_i && !start_q && !running_q, done_q, start_q};
@@ -306,12 +305,12 @@ module npu_regs #(
   assert property (@(posedge clk_i) disable iff (!rst_ni) done_i |-> running_q);
 
   // A run sees one configuration from its start to its end.
-  assert property (@(posedge clk_i) disable iff (!rst_ni) running_q |=>
-                   $stable({program_address_o, image_address_o, feature_address_o, program_beats_o, watchdog_o}));
+  assert property (@(posedge clk_i) disable iff (!rst_ni) running_q |=> $stable(
+      {program_address_o, image_address_o, feature_address_o, program_beats_o, watchdog_o}
+  ));
 
   // A response stays until it is taken.
-  assert property (@(posedge clk_i) disable iff (!rst_ni) s_axi_rvalid && !s_axi_rready |=>
-                   s_axi_rvalid && $stable(s_axi_rdata));
+  assert property (@(posedge clk_i) disable iff (!rst_ni) s_axi_rvalid && !s_axi_rready |=> s_axi_rvalid && $stable(s_axi_rdata));
   assert property (@(posedge clk_i) disable iff (!rst_ni) s_axi_bvalid && !s_axi_bready |=> s_axi_bvalid);
 `endif
 

@@ -68,7 +68,9 @@ module param_buffer #(
 
 `ifndef SYNTHESIS
   always_ff @(posedge clk_i) begin
-    if (rst_ni && free_i) assert (used_q != 0) else $error("param_buffer: freed a slot that was never filled");
+    if (rst_ni && free_i)
+      assert (used_q != 0)
+      else $error("param_buffer: freed a slot that was never filled");
   end
 `endif
 

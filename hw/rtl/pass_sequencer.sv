@@ -42,7 +42,13 @@ module pass_sequencer #(
   typedef logic signed [12:0] position_t;
   typedef logic signed [24:0] address_t;
 
-  typedef enum logic [2:0] {IDLE, START, SETUP, RUN, FLUSH} state_e;
+  typedef enum logic [2:0] {
+    IDLE,
+    START,
+    SETUP,
+    RUN,
+    FLUSH
+  } state_e;
   state_e state_q;
   layer_t layer_q;
 
@@ -66,7 +72,8 @@ module pass_sequencer #(
       layer_q <= '0;
     end else begin
       unique case (state_q)
-        IDLE: if (layer_valid_i) begin
+        IDLE:
+        if (layer_valid_i) begin
           layer_q <= layer_i;
           state_q <= START;
         end

@@ -36,7 +36,7 @@ module pool #(
   localparam int unsigned Kernel = POOL_KERNEL_MAX;
   localparam int unsigned ColumnBits = $clog2(COLUMNS);
 
-  typedef logic signed [12:0] value_t;     // a sum of nine 9-bit values
+  typedef logic signed [12:0] value_t;  // a sum of nine 9-bit values
   typedef value_t [KP-1:0] row_t;
   typedef logic signed [12:0] position_t;
 
@@ -48,7 +48,7 @@ module pool #(
   logic x_last, y_last, windowed;
   logic column_done, row_done;
   position_t x_start, y_start;
-  logic [1:0] columns, rows;    // pixels of the window inside the image, less one
+  logic [1:0] columns, rows;  // pixels of the window inside the image, less one
 
   assign windowed = mode_i == POOL_MAX || mode_i == POOL_AVERAGE;
   assign x_last = x_q == width_i - 11'd1;
@@ -217,8 +217,10 @@ module pool #(
 `ifndef SYNTHESIS
   always_ff @(posedge clk_i) begin
     if (rst_ni && valid_i && windowed) begin
-      assert (stride_i > pad_i && kernel_i > pad_i) else $error("pool: two windows end at one pixel");
-      assert (pooled_width_i <= 11'(COLUMNS)) else $error("pool: %0d columns do not fit the line buffer", pooled_width_i);
+      assert (stride_i > pad_i && kernel_i > pad_i)
+      else $error("pool: two windows end at one pixel");
+      assert (pooled_width_i <= 11'(COLUMNS))
+      else $error("pool: %0d columns do not fit the line buffer", pooled_width_i);
     end
   end
 `endif

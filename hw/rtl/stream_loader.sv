@@ -45,7 +45,17 @@ module stream_loader #(
   localparam int unsigned Lanes = WordBits / 32;
 
   typedef enum logic [3:0] {
-    RECORD, CRC_WAIT, HEADER_CHECK, LAYER_CHECK, LAYER_OFFER, PARAMS, WEIGHTS, PAYLOAD_FOLD, PAYLOAD_CHECK, FINISHED, FAILED
+    RECORD,
+    CRC_WAIT,
+    HEADER_CHECK,
+    LAYER_CHECK,
+    LAYER_OFFER,
+    PARAMS,
+    WEIGHTS,
+    PAYLOAD_FOLD,
+    PAYLOAD_CHECK,
+    FINISHED,
+    FAILED
   } state_e;
 
   state_e state_q;
@@ -160,7 +170,8 @@ module stream_loader #(
       HEADER_CHECK: begin
         if (new_header.cp != 16'(CP) || new_header.kp != 16'(KP) || new_header.stream_bytes != 16'(STREAM_BYTES) ||
             new_header.acc_depth != 16'(ACC_DEPTH) || new_header.total_words > 32'(TOTAL_WORDS) ||
-            new_header.image_beats == 0 || new_header.image_beats > 8'(IMAGE_BEATS)) fault = ERR_WRONG_CONFIGURATION;
+            new_header.image_beats == 0 || new_header.image_beats > 8'(IMAGE_BEATS))
+          fault = ERR_WRONG_CONFIGURATION;
         else if (new_header.layers == 0) fault = ERR_BAD_DESCRIPTOR;
       end
       LAYER_CHECK: if (!layer_ok) fault = ERR_BAD_DESCRIPTOR;
@@ -170,7 +181,7 @@ module stream_loader #(
   end
 
   always_ff @(posedge clk_i) begin
-    if (take && state_q == RECORD) record_q[($clog2(RecordWords) > 0 ? $clog2(RecordWords) : 1)'(word_q)] <= word_i;
+    if (take && state_q == RECORD) record_q[($clog2(RecordWords)>0?$clog2(RecordWords) : 1)'(word_q)] <= word_i;
   end
 
   always_ff @(posedge clk_i) begin
@@ -191,7 +202,8 @@ module stream_loader #(
       if (layer_valid_o && layer_ready_i) layer_valid_o <= 1'b0;
 
       unique case (state_q)
-        RECORD: if (take) begin
+        RECORD:
+        if (take) begin
           word_q <= record_last ? '0 : word_q + 16'd1;
           if (record_last) state_q <= CRC_WAIT;
         end
@@ -262,8 +274,7 @@ module stream_loader #(
 
 `ifndef SYNTHESIS
   // A descriptor on offer stays as it is until it is taken.
-  assert property (@(posedge clk_i) disable iff (!rst_ni)
-                   layer_valid_o && !layer_ready_i |=> layer_valid_o && $stable(layer_o));
+  assert property (@(posedge clk_i) disable iff (!rst_ni) layer_valid_o && !layer_ready_i |=> layer_valid_o && $stable(layer_o));
 `endif
 
 endmodule

@@ -80,12 +80,10 @@ module sync_fifo #(
 
 `ifndef SYNTHESIS
   // A word offered at the output stays until it is taken.
-  assert property (@(posedge clk_i) disable iff (!rst_ni || clear_i)
-                   pop_valid_o && !pop_ready_i |=> pop_valid_o && $stable(pop_data_o));
+  assert property (@(posedge clk_i) disable iff (!rst_ni || clear_i) pop_valid_o && !pop_ready_i |=> pop_valid_o && $stable(pop_data_o));
 
   // The level never promises more than the memory and the output register hold.
-  assert property (@(posedge clk_i) disable iff (!rst_ni)
-                   32'(count_q) <= DEPTH && 32'(level_o) <= 32'(count_q) + 32'(out_valid_q));
+  assert property (@(posedge clk_i) disable iff (!rst_ni) 32'(count_q) <= DEPTH && 32'(level_o) <= 32'(count_q) + 32'(out_valid_q));
 `endif
 
 endmodule

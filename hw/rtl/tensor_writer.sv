@@ -86,8 +86,12 @@ module tensor_writer #(
 
 `ifndef SYNTHESIS
   always_ff @(posedge clk_i) begin
-    if (rst_ni && sum_valid_i) assert (left_q <= 1) else $error("tensor_writer: sums came before the last ones were written");
-    if (rst_ni && valid_i) assert (left_q == 0) else $error("tensor_writer: pixels came while sums were being written");
+    if (rst_ni && sum_valid_i)
+      assert (left_q <= 1)
+      else $error("tensor_writer: sums came before the last ones were written");
+    if (rst_ni && valid_i)
+      assert (left_q == 0)
+      else $error("tensor_writer: pixels came while sums were being written");
   end
 `endif
 

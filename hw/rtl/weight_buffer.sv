@@ -71,8 +71,12 @@ module weight_buffer #(
 
 `ifndef SYNTHESIS
   always_ff @(posedge clk_i) begin
-    if (rst_ni && swap_i) assert (full) else $error("weight_buffer: swapped in a tile that is not complete");
-    if (rst_ni && take_i) assert (tile_ready_o) else $error("weight_buffer: a tile was taken that was not ready");
+    if (rst_ni && swap_i)
+      assert (full)
+      else $error("weight_buffer: swapped in a tile that is not complete");
+    if (rst_ni && take_i)
+      assert (tile_ready_o)
+      else $error("weight_buffer: a tile was taken that was not ready");
   end
 `endif
 
