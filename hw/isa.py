@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 import sys
 import zlib
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+T = TypeVar("T")
 
 MAGIC = int.from_bytes(b"QWNP", "little")
 VERSION = 1
@@ -108,14 +110,39 @@ class ArrayConfig:
         return math.ceil(nbytes / self.stream_bytes) * self.stream_bytes
 
 
-def load_config(name: str) -> ArrayConfig:
-    """The configuration of ``hw/boards/<name>.toml``."""
+def board_file(name: str) -> dict[str, Any]:
+    """The tables of ``hw/boards/<name>.toml``. Raises ConfigurationError when there is no such board or the file cannot be read."""
     path = BOARDS / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in BOARDS.glob("*.toml")))
         raise ConfigurationError(f"no board named {name!r} in hw/boards; there are: {known}")
-    table = tomllib.loads(path.read_text())["array"]
-    return ArrayConfig(name=name, **table)
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path.name}: {error}") from error
+
+
+def from_table(record: type[T], table: dict[str, Any], where: str) -> T:
+    """A dataclass from a table of a board file. Raises ConfigurationError for an unknown or missing key, or a value of another type."""
+    known = {f.name: f for f in fields(record)}  # type: ignore[arg-type]
+    unknown = sorted(table.keys() - known.keys())
+    missing = [n for n, f in known.items() if n not in table and f.default is MISSING and f.default_factory is MISSING]
+    if unknown or missing:
+        what = f"does not know {', '.join(unknown)}" if unknown else f"lacks {', '.join(missing)}"
+        raise ConfigurationError(f"{where} {what}; its keys are: {', '.join(n for n in known if n != 'name')}")
+    hints, values = get_type_hints(record), {}
+    for key, value in table.items():
+        kind = get_origin(hints[key]) or hints[key]
+        accepted = {float: (int, float), tuple: (list,)}.get(kind, (kind,))
+        if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
+            raise ConfigurationError(f"{where}: {key} = {value!r} should be of type {known[key].type}")
+        values[key] = tuple(value) if kind is tuple else kind(value)
+    return record(**values)
+
+
+def load_config(name: str) -> ArrayConfig:
+    """The configuration of ``hw/boards/<name>.toml``. Raises ConfigurationError when there is none or it cannot be built."""
+    return from_table(ArrayConfig, {"name": name, **board_file(name).get("array", {})}, f"{name}.toml, [array]")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

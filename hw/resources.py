@@ -1,6 +1,7 @@
-"""On-chip memory of an array, counted in the FPGA's own primitives and compared with what its device has.
+"""Multipliers and on-chip memory of an array, counted in the FPGA's own primitives and compared with what its device has.
 
-Counted from the shapes of the RTL's memories by the vendor's aspect ratios (UG573), not synthesised.
+Counted from the shapes of the RTL's memories by the vendors' aspect ratios (UG573, UG473, ECP5 data sheet FPGA-DS-02012), not synthesised.
+Look-up tables and flip-flops are not counted here: synthesis does that (``python -m hw area``).
 """
 
 from __future__ import annotations
@@ -8,76 +9,76 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hw.isa import BOARDS, LAYER_COUNTERS_MAX, POOL_KERNEL_MAX, ArrayConfig, ConfigurationError, tomllib
+from hw.board import Device, load_board
+from hw.isa import LAYER_COUNTERS_MAX, POOL_KERNEL_MAX, ArrayConfig, ConfigurationError
+from hw.synth.report import Utilisation
 
-ULTRA_RAM = (72, 4096)
-BLOCK_RAM = ((72, 512), (36, 1024), (18, 2048), (9, 4096))
-"""Width and depth of one RAMB36 in simple dual port mode."""
+ULTRA_RAM = ((72, 4096),)
+RAMB36 = ((72, 512), (36, 1024), (18, 2048), (9, 4096), (4, 8192), (2, 16384), (1, 32768))
+DP16KD = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
+"""Width and depth of one block in simple dual port mode."""
 FIFO_BEATS = 512
 POOL_VALUE_BITS = 13
 """FifoBeats of npu.sv and the width of value_t in pool.sv."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """What one core may use of an FPGA."""
-
-    part: str
-    ultra_ram: int
-    block_ram: int
-    """RAMB36."""
+COUNTED = {"dsp": "multipliers", "ultra_ram": "UltraRAM blocks", "block_ram": "block RAM blocks"}
+"""Fields of Utilisation that are counted here."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """``count`` memories of ``depth`` words of ``width`` bits."""
+    """``count`` memories of ``depth`` words of ``width`` bits, built of blocks of one of ``shapes`` (width, depth)."""
 
     name: str
     width: int
     depth: int
     count: int = 1
-    ultra: bool = False
+    shapes: tuple[tuple[int, int], ...] = RAMB36
 
     @property
     def primitives(self) -> int:
-        """UltraRAM or RAMB36 blocks they take."""
-        shapes = (ULTRA_RAM,) if self.ultra else BLOCK_RAM
-        return self.count * min(math.ceil(self.width / w) * math.ceil(self.depth / d) for w, d in shapes)
+        """Blocks they take."""
+        return self.count * min(math.ceil(self.width / w) * math.ceil(self.depth / d) for w, d in self.shapes)
 
 
-def memories(c: ArrayConfig) -> tuple[Memory, ...]:
-    """The memories of one core; small ones that become distributed RAM or registers are left out."""
+def memories(c: ArrayConfig, device: Device | None) -> tuple[Memory, ...]:
+    """The memories of one core on ``device``; small ones that become distributed RAM or registers are left out."""
     beat = 8 * c.port_bytes
+    block = DP16KD if device and device.family == "ecp5" else RAMB36
+    bank = ULTRA_RAM if device is None or device.ultra_ram else block
     return (
-        Memory("activation banks", 8 * c.kp, c.bank_words, c.banks * c.lane_groups, ultra=True),
-        Memory("accumulators", 32 * c.kp, c.acc_depth),
-        Memory("pooling line buffer", (POOL_KERNEL_MAX - 1) * POOL_VALUE_BITS * c.kp, c.pool_columns),
-        Memory("weight FIFOs", beat, FIFO_BEATS, c.ports),
-        Memory("image FIFO", beat, FIFO_BEATS),
-        Memory("layer counters", 32, 8 * LAYER_COUNTERS_MAX),
+        Memory("activation banks", 8 * c.kp, c.bank_words, c.banks * c.lane_groups, bank),
+        Memory("accumulators", 32 * c.kp, c.acc_depth, shapes=block),
+        Memory("pooling line buffer", (POOL_KERNEL_MAX - 1) * POOL_VALUE_BITS * c.kp, c.pool_columns, shapes=block),
+        Memory("weight FIFOs", beat, FIFO_BEATS, c.ports, block),
+        Memory("image FIFO", beat, FIFO_BEATS, shapes=block),
+        Memory("layer counters", 32, 8 * LAYER_COUNTERS_MAX, shapes=block),
     )
 
 
 def load_device(name: str) -> Device | None:
     """The device of board ``name``, or None where hw/boards names none (an array for simulation only)."""
-    path = BOARDS / f"{name}.toml"
-    table = tomllib.loads(path.read_text()).get("device") if path.is_file() else None
-    return Device(**table) if table else None
+    return load_board(name).device
 
 
-def used(c: ArrayConfig) -> tuple[int, int]:
-    """UltraRAM and RAMB36 blocks that one core takes."""
-    return (
-        sum(m.primitives for m in memories(c) if m.ultra),
-        sum(m.primitives for m in memories(c) if not m.ultra),
+def used(c: ArrayConfig, device: Device | None) -> Utilisation:
+    """Multipliers and memory blocks that one core takes; without a device, of an UltraScale+ with UltraRAM."""
+    per_multiplier = 1 if device and device.family == "ecp5" else 2  # MACs that share one: dot_pair.sv
+    all_memories = memories(c, device)
+    return Utilisation(
+        dsp=c.macs // per_multiplier,
+        block_ram=sum(m.primitives for m in all_memories if m.shapes is not ULTRA_RAM),
+        ultra_ram=sum(m.primitives for m in all_memories if m.shapes is ULTRA_RAM),
     )
 
 
 def check_fits(c: ArrayConfig, device: Device) -> None:
     """Raise ConfigurationError with what is short, and by how much, when the array does not fit the device."""
-    pairs = zip(("UltraRAM", "block RAM"), used(c), (device.ultra_ram, device.block_ram), strict=True)
+    need = used(c, device)
     short = [
-        f"{need} {kind} blocks, {have} are there: {need - have} short" for kind, need, have in pairs if need > have
+        f"{getattr(need, name):,} {what}, {getattr(device, name):,} are there: "
+        f"{getattr(need, name) - getattr(device, name):,} short"
+        for name, what in COUNTED.items()
+        if getattr(need, name) > getattr(device, name)
     ]
     if short:
         raise ConfigurationError(f"{c.name} does not fit {device.part}: it takes {'; '.join(short)}")
@@ -85,8 +86,15 @@ def check_fits(c: ArrayConfig, device: Device) -> None:
 
 def report(c: ArrayConfig) -> str:
     """One line for people."""
-    ultra, block = used(c)
     device = load_device(c.name)
+    need = used(c, device)
     if device is None:
-        return f"{ultra} UltraRAM and {block} block RAM blocks, if {c.name} were built"
-    return f"{ultra} of {device.ultra_ram} UltraRAM and {block} of {device.block_ram} block RAM blocks of {device.part}"
+        return (
+            ", ".join(f"{getattr(need, name):,} {what}" for name, what in COUNTED.items()) + f", if {c.name} were built"
+        )
+    parts = [
+        f"{getattr(need, name):,} of {getattr(device, name):,} {what}"
+        for name, what in COUNTED.items()
+        if getattr(need, name) or getattr(device, name)
+    ]
+    return f"{', '.join(parts)} of {device.part}"
