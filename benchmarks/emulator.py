@@ -25,7 +25,7 @@ import workload
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sim.toolchain import BUILD
+from hw.sources import BUILD
 
 REPORT = BUILD / "reports" / "emulator.json"
 BOARD = "zcu104"

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from driver.golden import GoldenDevice
 from driver.runtime import Npu
-from sim.toolchain import BUILD
+from hw.sources import BUILD
 
 Features = Callable[[NDArray[np.uint8]], NDArray[Any]]
 BOARD = "zcu104"

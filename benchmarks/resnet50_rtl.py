@@ -27,9 +27,9 @@ from driver.runtime import Counters, Npu, Result
 from hls.npu.layer import CompileError
 from hw.isa import ConfigurationError
 from hw.program import Program
+from hw.sources import BUILD
 from quantize.dataset import written_whole
 from sim.build import BuildError
-from sim.toolchain import BUILD
 from sim.verilated import VerilatedDevice
 
 REPORTS = BUILD / "reports"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sim.toolchain import BUILD
+from hw.sources import BUILD
 
 REPORTS = BUILD / "reports"
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from hw.isa import load_config
 from hw.program import Program
+from hw.sources import BUILD, ROOT
 from quantize import dataset, jets
 from quantize.images import jet_images
-from sim.toolchain import BUILD, ROOT
 
 FOLDER = BUILD / "resnet50"
 VERSIONS = ("v1", "v1.5")

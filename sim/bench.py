@@ -21,7 +21,8 @@ from xml.etree import ElementTree
 import pytest
 from cocotb_tools.runner import get_runner
 
-from sim.toolchain import BUILD, MAKE_VARIABLES, rtl_sources, use_verilator
+from hw.sources import BUILD, rtl_sources
+from sim.toolchain import MAKE_VARIABLES, use_verilator
 
 # Benches are small: compiling quickly beats running quickly. Uninitialised state is random.
 BUILD_ARGS = ["--assert", "-Wno-fatal", "--x-assign", "unique", "--x-initial", "unique", "-O3"]

@@ -17,7 +17,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hw.isa import ArrayConfig
-from sim.toolchain import BUILD, MAKE_VARIABLES, ROOT, rtl_sources, use_verilator, verilator_root
+from hw.sources import BUILD, ROOT, npu_parameters, rtl_sources
+from sim.toolchain import MAKE_VARIABLES, use_verilator, verilator_root
 
 CXX_SOURCES = [ROOT / "sim" / "npu_model.cpp"]
 CXX_HEADERS = [ROOT / "sim" / "memory.h"]
@@ -31,7 +32,7 @@ class BuildError(RuntimeError):
 def build_library(config: ArrayConfig) -> Path:
     """Path of the shared library for ``config``; builds it if it is not there. Raises BuildError."""
     sources = rtl_sources("npu")
-    parameters = _parameters(config)
+    parameters = npu_parameters(config)  # boards with the same array share a build
     digest = hashlib.sha256(f"{parameters} {CXX_FLAGS} {version('verilator')}".encode())
     for path in [*sources, *CXX_SOURCES, *CXX_HEADERS, Path(__file__)]:
         digest.update(path.read_bytes())
@@ -54,20 +55,6 @@ def build_library(config: ArrayConfig) -> Path:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return library
-
-
-def _parameters(config: ArrayConfig) -> dict[str, int]:
-    """The parameters of module npu; boards with the same array share a build."""
-    return {
-        "CP": config.cp,
-        "KP": config.kp,
-        "BANKS": config.banks,
-        "BANK_WORDS": config.bank_words,
-        "ACC_DEPTH": config.acc_depth,
-        "PORTS": config.ports,
-        "PORT_BYTES": config.port_bytes,
-        "POOL_COLUMNS": config.pool_columns,
-    }
 
 
 def _verilator_command(parameters: dict[str, int], work: Path) -> list[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sim.toolchain import RTL, rtl_sources, use_verilator
+from hw.sources import RTL, rtl_sources
+from sim.toolchain import use_verilator
 
 RULES = RTL / ".rules.verible_lint"
 FORMAT = RTL / ".format.verible"

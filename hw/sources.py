@@ -1,0 +1,47 @@
+"""Which files an RTL module is made of, for every tool that reads them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hw.isa import ArrayConfig
+from hw.sv_package import write_package
+
+ROOT = Path(__file__).resolve().parents[1]
+RTL = ROOT / "hw" / "rtl"
+BUILD = ROOT / "build"
+
+
+def rtl_sources(top: str) -> list[Path]:
+    """The files of module ``top`` and all it uses, packages first. Raises FileNotFoundError for an unknown module."""
+    package = write_package(BUILD / "rtl" / "npu_pkg.sv")
+    known = {path.stem: path for path in [package, *RTL.glob("*.sv")]}
+    if top not in known:
+        raise FileNotFoundError(f"hw/rtl has no module {top!r}")
+    found: dict[str, Path] = {}
+
+    def visit(name: str) -> None:
+        found[name] = known[name]
+        code = re.sub(r"//.*", "", known[name].read_text())
+        for word in sorted(set(re.findall(r"\w+", code)) & known.keys() - found.keys()):
+            visit(word)
+
+    visit(top)
+    # npu_pkg is generated from constants alone, so it comes before the packages that may use it.
+    order = sorted(found, key=lambda name: (not name.endswith("_pkg"), name != "npu_pkg", name))
+    return [found[name] for name in order]
+
+
+def npu_parameters(config: ArrayConfig) -> dict[str, int]:
+    """The parameters of module npu that build the array ``config``."""
+    return {
+        "CP": config.cp,
+        "KP": config.kp,
+        "BANKS": config.banks,
+        "BANK_WORDS": config.bank_words,
+        "ACC_DEPTH": config.acc_depth,
+        "PORTS": config.ports,
+        "PORT_BYTES": config.port_bytes,
+        "POOL_COLUMNS": config.pool_columns,
+    }
