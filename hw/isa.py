@@ -59,6 +59,8 @@ class ArrayConfig:
     """Bytes per beat of every AXI port."""
     pool_columns: int = 128
     """Widest row the pooling line buffer holds, in pooled pixels."""
+    field_bits: int = 18
+    """Bits that a product takes in a multiplier shared by two weights: 18 for DSP48E2, 16 for DSP48E1; 0: two multipliers."""
     clock_mhz: float = 0.0
     """Clock of the board this configuration is for; 0 where there is none."""
 
@@ -72,6 +74,8 @@ class ArrayConfig:
             raise ConfigurationError(f"{self.name}: kp={self.kp} must be at least 4 and divide cp={self.cp}")
         if self.port_bytes > self.cp:
             raise ConfigurationError(f"{self.name}: port_bytes={self.port_bytes} must not exceed cp={self.cp}")
+        if self.field_bits not in (0, 16, 17, 18):
+            raise ConfigurationError(f"{self.name}: field_bits={self.field_bits} must be 0, 16, 17 or 18")
         if not 1 <= self.ports <= 4:
             raise ConfigurationError(f"{self.name}: ports={self.ports} must be 1 to 4")
         if self.total_words > 1 << 23:

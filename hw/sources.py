@@ -44,4 +44,5 @@ def npu_parameters(config: ArrayConfig) -> dict[str, int]:
         "PORTS": config.ports,
         "PORT_BYTES": config.port_bytes,
         "POOL_COLUMNS": config.pool_columns,
+        "FIELD_BITS": config.field_bits,
     }

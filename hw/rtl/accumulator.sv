@@ -2,7 +2,8 @@
 //
 // A step names a pixel. It reads the pixel's accumulators and, if it carries a partial sum, writes them back with the sum added (or replaced, in
 // the first pass of a tile). Old values can leave for the output stage in the same access, so draining a finished tile costs nothing. Timing: the
-// step comes one cycle before its sums_i; drained values appear two cycles after the step. A pixel may be named again after 3 cycles at the earliest.
+// step comes two cycles before its sums_i and its drained values (block RAM and its output register). A pixel may be named again after 4 cycles at
+// the earliest.
 // Sums wrap at 32 bits: the compiler proves that they never get there.
 module accumulator #(
   parameter int unsigned KP = 32,
@@ -25,47 +26,45 @@ module accumulator #(
 
   (* ram_style = "block" *) logic [KP-1:0][31:0] mem[DEPTH];
 
-  logic [KP-1:0][31:0] old_q, new_q;
-  logic valid_q, first_q, drain_q, write_q;
-  logic [AddrBits-1:0] index_q, write_index_q;
+  logic [KP-1:0][31:0] read_q, old_q, new_q;
+  logic [2:0] valid_q;  // valid_q[i]: i + 1 cycles after the step
+  logic [1:0] first_q, drain_q;
+  logic [2:0][AddrBits-1:0] index_q;
 
   always_ff @(posedge clk_i) begin
-    if (write_q) mem[write_index_q] <= new_q;
-    old_q <= mem[step_index_i];
+    if (valid_q[2]) mem[index_q[2]] <= new_q;
+    read_q <= mem[step_index_i];
+    old_q <= read_q;
   end
 
   always_ff @(posedge clk_i) begin
-    first_q <= step_first_i;
-    index_q <= step_index_i;
-    write_index_q <= index_q;
-    drain_o <= old_q;
+    first_q <= {first_q[0], step_first_i};
+    index_q <= {index_q[1:0], step_index_i};
     for (int k = 0; k < int'(KP); k++) begin
-      new_q[k] <= 32'($signed(sums_i[k])) + (first_q ? '0 : old_q[k]);
+      new_q[k] <= 32'($signed(sums_i[k])) + (first_q[1] ? '0 : old_q[k]);
     end
   end
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
-      valid_q <= 1'b0;
-      drain_q <= 1'b0;
-      write_q <= 1'b0;
-      drain_valid_o <= 1'b0;
+      valid_q <= '0;
+      drain_q <= '0;
     end else begin
-      valid_q <= step_valid_i;
-      drain_q <= step_drain_i;
-      write_q <= valid_q;
-      drain_valid_o <= drain_q;
+      valid_q <= {valid_q[1:0], step_valid_i};
+      drain_q <= {drain_q[0], step_drain_i};
     end
   end
 
+  assign drain_valid_o = drain_q[1];
+  assign drain_o = old_q;
+
 `ifndef SYNTHESIS
   always_ff @(posedge clk_i) begin
-    if (rst_ni && (step_valid_i || step_drain_i) && valid_q)
-      assert (step_index_i != index_q)
-      else $error("accumulator: pixel %0d named again after 1 cycle", step_index_i);
-    if (rst_ni && (step_valid_i || step_drain_i) && write_q)
-      assert (step_index_i != write_index_q)
-      else $error("accumulator: pixel %0d named again after 2 cycles", step_index_i);
+    for (int i = 0; i < 3; i++) begin
+      if (rst_ni && (step_valid_i || step_drain_i) && valid_q[i])
+        assert (step_index_i != index_q[i])
+        else $error("accumulator: pixel %0d named again after %0d cycles", step_index_i, i + 1);
+    end
   end
 `endif
 

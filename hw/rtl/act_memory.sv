@@ -1,9 +1,9 @@
 // The activation banks as one flat memory of CP-byte words with two readers and two writers.
 //
-// Readers: the convolution (`conv`) and the residual (`res`, also used by the feature store); data comes READ_LATENCY = 3 cycles after the
-// request. The compiler keeps the two readers in different banks; if they meet, `res` is dropped and fault_o reports it. Writers: the output
-// (`out`, never waits) and the image (`img`, waits while the output writes to the same bank). An address beyond the banks touches nothing and
-// raises fault_o.
+// Readers: the convolution (`conv`) and the residual (`res`, also used by the feature store); data comes READ_LATENCY = 4 cycles after the
+// request: every bank's port has a register before it, the bank has two, and so has the choice between the banks. The compiler keeps the two readers in
+// different banks; if they meet, `res` is dropped and fault_o reports it. Writers: the output (`out`, never waits) and the image (`img`, waits while
+// the output writes to the same bank). An address beyond the banks touches nothing and raises fault_o.
 module act_memory #(
   parameter int unsigned CP = 64,
   parameter int unsigned KP = 32,
@@ -39,6 +39,7 @@ module act_memory #(
 
   localparam int unsigned WordAddrBits = $clog2(BANK_WORDS);
   localparam int unsigned BankBits = 24 - WordAddrBits;
+  localparam int unsigned IndexBits = $clog2(BANKS);
 
   typedef logic [BankBits-1:0] bank_t;
   typedef logic [WordAddrBits-1:0] word_t;
@@ -52,21 +53,34 @@ module act_memory #(
   // The image waits for the output only when both want the same bank.
   assign img_ready_o = !(out_en_i && out_bank == img_bank);
 
+  // Data to be written wait here, for all banks, while each bank's port makes its choice.
+  logic [GroupBits-1:0] out_data_q;
+  logic [WordBits-1:0] img_data_q;
+  always_ff @(posedge clk_i) begin
+    out_data_q <= out_data_i;
+    img_data_q <= img_data_i;
+  end
+
   logic [BANKS-1:0][WordBits-1:0] bank_data;
 
   for (genvar b = 0; b < int'(BANKS); b++) begin : gen_bank
     logic conv_here, res_here, out_here, img_here;
-    word_t read_addr, write_addr;
-    logic [Groups-1:0] write_en;
-
     assign conv_here = conv_en_i && conv_bank == bank_t'(b);
     assign res_here  = res_en_i && res_bank == bank_t'(b);
     assign out_here  = out_en_i && out_bank == bank_t'(b);
     assign img_here  = img_valid_i && img_bank == bank_t'(b);
 
-    assign read_addr  = conv_here ? conv_addr_i[WordAddrBits-1:0] : res_addr_i[WordAddrBits-1:0];
-    assign write_addr = out_here ? out_addr_i[WordAddrBits-1:0] : img_addr_i[WordAddrBits-1:0];
-    assign write_en   = out_here ? out_mask_i : {Groups{img_here}};
+    logic read_q, out_here_q;
+    word_t read_addr_q, write_addr_q;
+    logic [Groups-1:0] write_q;
+
+    always_ff @(posedge clk_i) begin
+      read_q <= conv_here || res_here;
+      read_addr_q <= conv_here ? conv_addr_i[WordAddrBits-1:0] : res_addr_i[WordAddrBits-1:0];
+      write_q <= out_here ? out_mask_i : {Groups{img_here}};
+      write_addr_q <= out_here ? out_addr_i[WordAddrBits-1:0] : img_addr_i[WordAddrBits-1:0];
+      out_here_q <= out_here;
+    end
 
     act_bank #(
       .WORDS     (BANK_WORDS),
@@ -74,32 +88,38 @@ module act_memory #(
       .GROUP_BITS(GroupBits)
     ) u_bank (
       .clk_i,
-      .read_en_i   (conv_here || res_here),
-      .read_addr_i (read_addr),
+      .read_en_i   (read_q),
+      .read_addr_i (read_addr_q),
       .read_data_o (bank_data[b]),
-      .write_en_i  (write_en),
-      .write_addr_i(write_addr),
-      .write_data_i(out_here ? {Groups{out_data_i}} : img_data_i)
+      .write_en_i  (write_q),
+      .write_addr_i(write_addr_q),
+      .write_data_i(out_here_q ? {Groups{out_data_q}} : img_data_q)
     );
   end
 
-  // Which bank answers each reader, in step with the bank's two registers.
-  bank_t [1:0] conv_bank_q, res_bank_q;
+  // Which bank answers each reader, in step with the registers before and in the bank.
+  logic [2:0][IndexBits-1:0] conv_bank_q, res_bank_q;
 
   always_ff @(posedge clk_i) begin
-    conv_bank_q <= {conv_bank_q[0], conv_bank};
-    res_bank_q  <= {res_bank_q[0], res_bank};
-    conv_data_o <= bank_data[conv_bank_q[1][$clog2(BANKS)-1:0]];
-    res_data_o  <= bank_data[res_bank_q[1][$clog2(BANKS)-1:0]];
+    conv_bank_q <= {conv_bank_q[1:0], conv_bank[IndexBits-1:0]};
+    res_bank_q  <= {res_bank_q[1:0], res_bank[IndexBits-1:0]};
+    conv_data_o <= bank_data[conv_bank_q[2]];
+    res_data_o  <= bank_data[res_bank_q[2]];
   end
 
+  // An access outside the banks, or both readers in one bank; each is looked at for a cycle of its own.
+  logic [4:0] faults_q;
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
+      faults_q <= '0;
       fault_o <= 1'b0;
     end else begin
-      fault_o <= (conv_en_i && conv_bank >= bank_t'(BANKS)) || (res_en_i && res_bank >= bank_t'(BANKS)) ||
-                 (out_en_i && out_bank >= bank_t'(BANKS)) || (img_valid_i && img_bank >= bank_t'(BANKS)) ||
-                 (conv_en_i && res_en_i && conv_bank == res_bank);
+      faults_q[0] <= conv_en_i && conv_bank >= bank_t'(BANKS);
+      faults_q[1] <= res_en_i && res_bank >= bank_t'(BANKS);
+      faults_q[2] <= out_en_i && out_bank >= bank_t'(BANKS);
+      faults_q[3] <= img_valid_i && img_bank >= bank_t'(BANKS);
+      faults_q[4] <= conv_en_i && res_en_i && conv_bank == res_bank;
+      fault_o <= |faults_q;
     end
   end
 

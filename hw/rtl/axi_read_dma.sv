@@ -67,8 +67,20 @@ module axi_read_dma #(
   logic start, aborting_q;
   logic push, pop;
   assign start = start_i && !busy_o;
-  assign push = m_axi_rvalid && m_axi_rready;
   assign pop = data_valid_o && data_ready_i;
+
+  // The read channel enters through a register: every announced beat has its place, so nothing holds it back.
+  logic rerror_q;
+  logic [DataBits-1:0] rdata_q;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) push <= 1'b0;
+    else push <= m_axi_rvalid;
+  end
+  always_ff @(posedge clk_i) begin
+    rdata_q <= m_axi_rdata;
+    rerror_q <= m_axi_rresp[1];
+  end
+  assign m_axi_rready = 1'b1;
 
   // Planning: the length of the next burst, in a register of its own to keep the three-way minimum off the AXI outputs.
   logic [63:0] address_q;
@@ -87,11 +99,10 @@ module axi_read_dma #(
     if (unplanned_q < 32'(length_d)) length_d = 9'(unplanned_q);
   end
 
-  // A beat owns its place in the FIFO from its announcement until it is taken.
-  logic [LevelBits-1:0] promised_q;
-  logic [LevelBits-1:0] room;
-  assign room = LevelBits'(FIFO_BEATS) - promised_q;
-  assign issue = planned_q && !abort_i && !aborting_q && 32'(length_q) <= 32'(room) && (!m_axi_arvalid || m_axi_arready);
+  // A beat owns its place in the FIFO from its announcement until it is taken. The room may be a cycle old, for the
+  // announcement before is older than that.
+  logic [LevelBits-1:0] promised_q, room_q;
+  assign issue = planned_q && !abort_i && !aborting_q && 32'(length_q) <= 32'(room_q) && !m_axi_arvalid;
 
   logic [LevelBits-1:0] in_flight_q;  // beats announced and not received
   logic [31:0] untaken_q;  // beats not taken by the user
@@ -105,12 +116,14 @@ module axi_read_dma #(
       length_q <= '0;
       planned_q <= 1'b0;
       promised_q <= '0;
+      room_q <= '0;
       in_flight_q <= '0;
       untaken_q <= '0;
       aborting_q <= 1'b0;
       error_o <= 1'b0;
     end else begin
       length_q <= length_d;
+      room_q <= LevelBits'(FIFO_BEATS) - promised_q;
       planned_q <= unplanned_q != '0 && !issue;
       if (issue) begin
         address_q <= address_q + (64'(length_q) << SizeBits);
@@ -119,7 +132,7 @@ module axi_read_dma #(
       in_flight_q <= in_flight_q + (issue ? LevelBits'(length_q) : '0) - LevelBits'(push);
       promised_q <= promised_q + (issue ? LevelBits'(length_q) : '0) - LevelBits'(pop);
       untaken_q <= untaken_q - 32'(pop);
-      if (push && m_axi_rresp[1]) error_o <= 1'b1;
+      if (push && rerror_q) error_o <= 1'b1;
 
       if (abort_i && busy_o) aborting_q <= 1'b1;
       if (aborting_q) begin
@@ -161,7 +174,6 @@ module axi_read_dma #(
   assign m_axi_arburst = 2'b01;  // INCR
   assign m_axi_arcache = 4'b0011;  // normal, non-cacheable, bufferable
   assign m_axi_arprot = 3'b000;
-  assign m_axi_rready = 1'b1;  // every announced beat has its place
 
   logic fifo_ready, fifo_valid;
   sync_fifo #(
@@ -173,7 +185,7 @@ module axi_read_dma #(
     .clear_i(aborting_q),
     .push_valid_i(push),
     .push_ready_o(fifo_ready),
-    .push_data_i(m_axi_rdata),
+    .push_data_i(rdata_q),
     .pop_valid_o(fifo_valid),
     .pop_ready_i(data_ready_i),
     .pop_data_o(data_o),

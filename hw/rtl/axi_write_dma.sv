@@ -87,7 +87,7 @@ module axi_write_dma #(
 
   logic start, open, answer, data_free, load;
   assign start = start_i && !busy_o;
-  assign open = state_q == StOpen && !aborting_q && (!m_axi_awvalid || m_axi_awready) &&
+  assign open = state_q == StOpen && !aborting_q && !m_axi_awvalid &&
                 unanswered_q != 4'(MaxOutstanding);
   assign answer = m_axi_bvalid && m_axi_bready;
   assign data_free = !m_axi_wvalid || m_axi_wready;

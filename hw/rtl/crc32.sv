@@ -1,6 +1,6 @@
 // CRC-32 (IEEE 802.3, reflected) of a 64-byte record's first 60 bytes, 32 bits a cycle.
 //
-// start_i takes the record; 15 cycles later done_o pulses and ok_o says whether the CRC in its last 32 bits matches.
+// start_i takes the record; 17 cycles later done_o pulses and ok_o says whether the CRC in its last 32 bits matches.
 module crc32 (
   input  logic                            clk_i,
   input  logic                            rst_ni,
@@ -15,6 +15,7 @@ module crc32 (
   logic [Words-1:0][31:0] left_q;
   logic [31:0] crc_q, expected_q;
   logic [$clog2(Words+1)-1:0] count_q;
+  logic last_q;
 
   function automatic logic [31:0] advance(logic [31:0] crc, logic [31:0] word);
     logic [31:0] c;
@@ -37,14 +38,16 @@ module crc32 (
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       count_q <= '0;
+      last_q <= 1'b0;
       done_o <= 1'b0;
     end else begin
-      done_o <= count_q == 1;
+      last_q <= count_q == 1;
+      done_o <= last_q;
       if (start_i) count_q <= ($bits(count_q))'(Words);
       else if (count_q != 0) count_q <= count_q - 1'b1;
     end
   end
 
-  assign ok_o = ~crc_q == expected_q;
+  always_ff @(posedge clk_i) ok_o <= ~crc_q == expected_q;
 
 endmodule

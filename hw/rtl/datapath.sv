@@ -1,8 +1,7 @@
 // Everything a step passes through: banks -> array -> accumulators -> output stage -> pool -> banks.
 //
-// Nothing here decides or waits: steps move one stage a cycle, tags beside the data. Cycle 0 is the step itself, 3 the words from the banks, 4 the array's
-// input register, 8 the sums, 9 the drained accumulators with their residual, 14 the activations, 15 to 17 the pooled ones. busy_o falls
-// when all of them have been written.
+// Nothing here decides or waits: steps move one stage a cycle, tags beside the data (docs/pipeline.md draws them). Latencies are those of
+// npu_timing_pkg. busy_o falls when everything has been written; it shows a step one cycle late.
 module datapath #(
   parameter int unsigned CP = 64,
   parameter int unsigned KP = 32,
@@ -11,6 +10,7 @@ module datapath #(
   parameter int unsigned ACC_DEPTH = 512,
   parameter int unsigned STREAM_BYTES = 48,
   parameter int unsigned POOL_COLUMNS = 128,
+  parameter int unsigned FIELD_BITS = 18,
   localparam int unsigned WordBits = 8 * CP,
   localparam int unsigned StreamBits = 8 * STREAM_BYTES
 ) (
@@ -45,27 +45,31 @@ module datapath #(
 );
 
   import npu_step_pkg::*;
+  import npu_timing_pkg::*;
 
   // The loop nest's fields of the descriptor are the sequencer's.
   logic unused_layer;
   assign unused_layer = ^layer_i;
 
   localparam int unsigned Groups = CP / KP;
-  localparam int unsigned SumBits = 17 + $clog2(CP);
-  localparam int unsigned ReadLatency = 3;
-  localparam int unsigned SumStage = 8;  // the sums of a step are there
-  localparam int unsigned DrainStage = 9;  // so are its drained accumulators
-  localparam int unsigned TakeLead = 5;  // from taking a tile to swapping it in
+  localparam int unsigned SumBits = 16 + $clog2(CP);
+  localparam int unsigned SumStage = READ_LATENCY + array_latency(CP, FIELD_BITS);  // its sums and drained accumulators are there
+  localparam int unsigned TakeLead = ISSUE_LATENCY + READ_LATENCY + 1;  // from taking a tile to swapping it in
 
   // tag[i] is the step as it was i cycles ago.
-  step_t tag[DrainStage+1];
+  step_t tag[SumStage+1];
   assign tag[0] = step_i;
 
-  for (genvar i = 0; i < int'(DrainStage); i++) begin : gen_tag
+  for (genvar i = 0; i < int'(SumStage); i++) begin : gen_tag
     step_t tag_q;
     always_ff @(posedge clk_i) begin
-      if (!rst_ni) tag_q <= '0;
-      else tag_q <= tag[i];
+      tag_q <= tag[i];
+      if (!rst_ni) begin
+        tag_q.conv_valid <= 1'b0;
+        tag_q.swap <= 1'b0;
+        tag_q.drain_valid <= 1'b0;
+        tag_q.drain_last <= 1'b0;
+      end
     end
     assign tag[i+1] = tag_q;
   end
@@ -118,7 +122,8 @@ module datapath #(
     .CP          (CP),
     .KP          (KP),
     .STREAM_BYTES(STREAM_BYTES),
-    .LEAD        (TakeLead)
+    .LEAD        (TakeLead),
+    .HOLD        (chain_length(FIELD_BITS))
   ) u_weights (
     .clk_i,
     .rst_ni,
@@ -128,18 +133,20 @@ module datapath #(
     .available_i (weights_available_i),
     .tile_ready_o,
     .take_i      (tile_take_i),
-    .swap_i      (tag[ReadLatency].swap),
+    .swap_i      (tag[READ_LATENCY+1].swap),
     .weights_o   (weights)
   );
 
   mac_array #(
-    .CP(CP),
-    .KP(KP)
+    .CP        (CP),
+    .KP        (KP),
+    .FIELD_BITS(FIELD_BITS)
   ) u_array (
     .clk_i,
-    .zero_i   (!tag[ReadLatency].conv_read),
+    .zero_i   (!tag[READ_LATENCY].conv_read),
     .signed_i (layer_i.in_signed),
     .word_i   (conv_data),
+    .swap_i   (tag[READ_LATENCY+1].swap),
     .weights_i(weights),
     .sums_o   (sums)
   );
@@ -151,10 +158,10 @@ module datapath #(
   ) u_accumulator (
     .clk_i,
     .rst_ni,
-    .step_valid_i (tag[SumStage-1].conv_valid),
-    .step_first_i (tag[SumStage-1].first),
-    .step_drain_i (tag[SumStage-1].drain_valid),
-    .step_index_i (tag[SumStage-1].index[$clog2(ACC_DEPTH)-1:0]),
+    .step_valid_i (tag[SumStage-DRAIN_LATENCY].conv_valid),
+    .step_first_i (tag[SumStage-DRAIN_LATENCY].first),
+    .step_drain_i (tag[SumStage-DRAIN_LATENCY].drain_valid),
+    .step_index_i (tag[SumStage-DRAIN_LATENCY].index[$clog2(ACC_DEPTH)-1:0]),
     .sums_i       (sums),
     .drain_valid_o(drain_valid),
     .drain_o      (drained)
@@ -164,14 +171,14 @@ module datapath #(
   // Residual: the lane group of this output block waits for its accumulators
   // ------------------------------------------------------------------------------------------------
   logic [Groups-1:0][8*KP-1:0] res_groups;
-  logic [8*KP-1:0] residual[DrainStage-ReadLatency];
+  logic [8*KP-1:0] residual[SumStage-READ_LATENCY];
   assign res_groups = res_data;
 
-  for (genvar i = 0; i < int'(DrainStage - ReadLatency); i++) begin : gen_residual
+  for (genvar i = 0; i < int'(SumStage - READ_LATENCY); i++) begin : gen_residual
     logic [8*KP-1:0] residual_q;
     if (i == 0) begin : gen_select
       localparam int unsigned GroupIndexBits = Groups > 1 ? $clog2(Groups) : 1;
-      always_ff @(posedge clk_i) residual_q <= res_groups[tag[ReadLatency].res_group[GroupIndexBits-1:0]];
+      always_ff @(posedge clk_i) residual_q <= res_groups[tag[READ_LATENCY].res_group[GroupIndexBits-1:0]];
     end else begin : gen_delay
       always_ff @(posedge clk_i) residual_q <= residual[i-1];
     end
@@ -182,7 +189,7 @@ module datapath #(
   // Output: parameters, requantise, pool, write
   // ------------------------------------------------------------------------------------------------
   logic [KP-1:0][npu_pkg::PARAMETER_BITS-1:0] params;
-  logic active_valid, pooled_valid, block_last, sum_valid, writer_busy;
+  logic active_valid, pooled_valid, block_last, sum_valid, pool_busy, writer_busy;
   logic [KP-1:0][8:0] active;
   logic [KP-1:0][7:0] pooled;
   logic [KP-1:0][31:0] sum;
@@ -196,9 +203,9 @@ module datapath #(
     .word_valid_i(params_valid_i),
     .word_ready_o(params_ready_o),
     .word_i,
-    .read_slot_i (tag[DrainStage].drain_slot),
+    .read_slot_i (tag[SumStage-1].drain_slot),
     .params_o    (params),
-    .free_i      (tag[DrainStage].drain_last)
+    .free_i      (tag[SumStage].drain_last)
   );
 
   output_stage #(
@@ -213,7 +220,7 @@ module datapath #(
     .valid_i     (drain_valid),
     .acc_i       (drained),
     .params_i    (params),
-    .residual_i  (residual[DrainStage-ReadLatency-1]),
+    .residual_i  (residual[SumStage-READ_LATENCY-1]),
     .valid_o     (active_valid),
     .data_o      (active)
   );
@@ -235,6 +242,7 @@ module datapath #(
     .pooled_height_i(layer_i.pooled_height),
     .valid_i        (active_valid),
     .data_i         (active),
+    .busy_o         (pool_busy),
     .valid_o        (pooled_valid),
     .data_o         (pooled),
     .block_last_o   (block_last),
@@ -263,27 +271,29 @@ module datapath #(
   );
 
   // ------------------------------------------------------------------------------------------------
-  // Busy: any step on its way, then the longest path from the accumulators to the banks
+  // Busy: a step on its way, pixels in the output stage, in the pool, in the writer
   // ------------------------------------------------------------------------------------------------
-  localparam int unsigned Tail = 9;  // output stage 5, pool 3, writer's first look 1
-  logic [DrainStage:0] moving;
-  logic [Tail-1:0] tail_q;
+  logic [SumStage:0] moving;
+  logic [OUTPUT_LATENCY-1:0] tail_q;
 
-  for (genvar i = 0; i <= int'(DrainStage); i++) begin : gen_moving
+  for (genvar i = 0; i <= int'(SumStage); i++) begin : gen_moving
     assign moving[i] = tag[i].conv_valid || tag[i].drain_valid;
   end
 
   always_ff @(posedge clk_i) begin
-    if (!rst_ni) tail_q <= '0;
-    else tail_q <= {tail_q[Tail-2:0], moving[DrainStage]};
+    if (!rst_ni) begin
+      tail_q <= '0;
+      busy_o <= 1'b0;
+    end else begin
+      tail_q <= {tail_q[OUTPUT_LATENCY-2:0], drain_valid};
+      busy_o <= (|moving) || (|tail_q) || pool_busy || writer_busy;
+    end
   end
-
-  assign busy_o = (|moving) || (|tail_q) || writer_busy;
 
 `ifndef SYNTHESIS
   always_ff @(posedge clk_i) begin
     if (rst_ni)
-      assert (drain_valid == tag[DrainStage].drain_valid)
+      assert (drain_valid == tag[SumStage].drain_valid)
       else $error("datapath: accumulators and tags out of step");
   end
 `endif

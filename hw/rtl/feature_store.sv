@@ -4,7 +4,7 @@
 module feature_store #(
   parameter int unsigned CP = 64,
   parameter int unsigned PORT_BYTES = 16,
-  parameter int unsigned READ_LATENCY = 3,
+  parameter int unsigned READ_LATENCY = 4,
   localparam int unsigned Beats = CP / PORT_BYTES,
   localparam int unsigned BeatBits = 8 * PORT_BYTES,
   localparam int unsigned IndexBits = Beats > 1 ? $clog2(Beats) : 1

@@ -11,6 +11,7 @@ module npu #(
   parameter int unsigned PORTS = 1,
   parameter int unsigned PORT_BYTES = 16,
   parameter int unsigned POOL_COLUMNS = 128,
+  parameter int unsigned FIELD_BITS = 18,
   localparam int unsigned PortBits = 8 * PORT_BYTES
 ) (
   input  logic                          clk_i,
@@ -172,6 +173,7 @@ module npu #(
   error_e stream_error;
   logic [15:0] stream_error_layer;
   header_t header;
+  logic [31:0] image_beats;
   layer_t layer;  // the layer that runs
 
   // The loader has checked what is not used here.
@@ -250,7 +252,7 @@ module npu #(
       .busy_o       (weight_busy[p]),
       .error_o      (weight_read_error[p]),
       .data_valid_o (beat_valid[p]),
-      .data_ready_i (word_valid && word_ready && core_rst_n),
+      .data_ready_i (beats_valid && beats_ready && core_rst_n),
       .data_o       (beats[p]),
       .level_o      (levels[p]),
       .m_axi_araddr (m_axi_weights_araddr[p]),
@@ -269,8 +271,22 @@ module npu #(
     );
   end
 
-  assign word_valid = &beat_valid;
-  assign word = beats;
+  logic beats_valid, beats_ready;
+  assign beats_valid = &beat_valid;
+
+  skid_buffer #(
+    .WIDTH(StreamBits)
+  ) u_stream_skid (
+    .clk_i,
+    .rst_ni (core_rst_n),
+    .clear_i(1'b0),
+    .valid_i(beats_valid),
+    .ready_o(beats_ready),
+    .data_i (beats),
+    .valid_o(word_valid),
+    .ready_i(word_ready),
+    .data_o (word)
+  );
 
   // Registers of 4 addresses; a core with fewer ports leaves the others unread.
   if (PORTS < 4) begin : gen_unused_ports
@@ -278,7 +294,9 @@ module npu #(
     assign unused_addresses = ^program_address[3:PORTS];
   end
 
-  logic [LevelBits-1:0] least_level;
+  // A cycle old: the words that have left the FIFOs since then are in the skid buffer or beyond.
+  logic [LevelBits-1:0] least_level, least_level_q;
+  always_ff @(posedge clk_i) least_level_q <= least_level;
   always_comb begin
     least_level = levels[0];
     for (int p = 1; p < int'(PORTS); p++) begin
@@ -305,6 +323,7 @@ module npu #(
     .word_i         (word),
     .header_valid_o (header_valid),
     .header_o       (header),
+    .image_beats_o  (image_beats),
     .layer_valid_o  (layer_valid),
     .layer_ready_i  (layer_ready),
     .layer_o        (new_layer),
@@ -357,7 +376,8 @@ module npu #(
     .BANK_WORDS  (BANK_WORDS),
     .ACC_DEPTH   (ACC_DEPTH),
     .STREAM_BYTES(StreamBytes),
-    .POOL_COLUMNS(POOL_COLUMNS)
+    .POOL_COLUMNS(POOL_COLUMNS),
+    .FIELD_BITS  (FIELD_BITS)
   ) u_datapath (
     .clk_i,
     .rst_ni             (core_rst_n),
@@ -370,7 +390,7 @@ module npu #(
     .params_ready_o     (params_ready),
     .weights_valid_i    (weights_valid),
     .weights_ready_o    (weights_ready),
-    .weights_available_i(in_weights ? 16'(least_level) : '0),
+    .weights_available_i(in_weights ? 16'(least_level_q) : '0),
     .tile_ready_o       (tile_ready),
     .tile_take_i        (tile_take),
     .img_valid_i        (img_valid),
@@ -398,7 +418,7 @@ module npu #(
     .rst_ni,
     .start_i      (image_start),
     .address_i    (image_ahead ? next_image_address : image_address),
-    .beats_i      (32'(header.image_words) * 32'(header.image_beats)),
+    .beats_i      (image_beats),
     .abort_i      (image_abort),
     .busy_o       (image_busy),
     .error_o      (image_read_error),
@@ -449,12 +469,13 @@ module npu #(
   // ------------------------------------------------------------------------------------------------
   // Features out
   // ------------------------------------------------------------------------------------------------
-  logic store_beat_valid, store_beat_ready;
-  logic [PortBits-1:0] store_beat;
+  logic store_beat_valid, store_beat_ready, feature_beat_valid, feature_beat_ready;
+  logic [PortBits-1:0] store_beat, feature_beat;
 
   feature_store #(
-    .CP        (CP),
-    .PORT_BYTES(PORT_BYTES)
+    .CP          (CP),
+    .PORT_BYTES  (PORT_BYTES),
+    .READ_LATENCY(npu_timing_pkg::READ_LATENCY)
   ) u_feature_store (
     .clk_i,
     .rst_ni      (core_rst_n),
@@ -469,6 +490,20 @@ module npu #(
     .beat_o      (store_beat)
   );
 
+  skid_buffer #(
+    .WIDTH(PortBits)
+  ) u_feature_skid (
+    .clk_i,
+    .rst_ni (core_rst_n),
+    .clear_i(1'b0),
+    .valid_i(store_beat_valid),
+    .ready_o(store_beat_ready),
+    .data_i (store_beat),
+    .valid_o(feature_beat_valid),
+    .ready_i(feature_beat_ready),
+    .data_o (feature_beat)
+  );
+
   axi_write_dma #(
     .DATA_BYTES(PORT_BYTES)
   ) u_feature_dma (
@@ -480,9 +515,9 @@ module npu #(
     .abort_i      (abort),
     .busy_o       (store_busy),
     .error_o      (feature_write_error),
-    .data_valid_i (store_beat_valid && core_rst_n),
-    .data_ready_o (store_beat_ready),
-    .data_i       (store_beat),
+    .data_valid_i (feature_beat_valid && core_rst_n),
+    .data_ready_o (feature_beat_ready),
+    .data_i       (feature_beat),
     .m_axi_awaddr (m_axi_features_awaddr),
     .m_axi_awlen  (m_axi_features_awlen),
     .m_axi_awsize (m_axi_features_awsize),

@@ -73,11 +73,9 @@ module npu_control (
   logic ahead_q;        // the next run's image is
   logic store_begun_q;
   logic [31:0] quiet_q, layers_done_q;
-  logic watchdog_bites, settled, load_ahead;
+  logic watchdog_bites_q, settled, load_ahead;
   error_e error, error_code_q;
   logic [15:0] error_layer_q;
-
-  assign watchdog_bites = watchdog_i != 0 && quiet_q >= watchdog_i;
 
   always_comb begin
     error = ERR_NONE;
@@ -89,7 +87,7 @@ module npu_control (
       else if (stream_error_i != ERR_NONE) error = stream_error_i;
       else if (address_fault_i) error = ERR_BAD_ADDRESS;
     end
-    if ((state_q == SETTLE || state_q == RUN || state_q == STORE) && watchdog_bites) error = ERR_WATCHDOG;
+    if ((state_q == SETTLE || state_q == RUN || state_q == STORE) && watchdog_bites_q) error = ERR_WATCHDOG;
   end
 
   assign settled = !dma_busy_i && (image_begun_q || !image_busy_i);
@@ -136,7 +134,7 @@ module npu_control (
           store_begun_q <= 1'b1;
           if (store_begun_q && !store_busy_i) state_q <= DONE;
         end
-        ABORT: if ((!dma_busy_i && !image_busy_i) || watchdog_bites) state_q <= DONE;
+        ABORT: if ((!dma_busy_i && !image_busy_i) || watchdog_bites_q) state_q <= DONE;
         DONE: state_q <= IDLE;
         default: state_q <= IDLE;
       endcase
@@ -150,8 +148,13 @@ module npu_control (
   end
 
   always_ff @(posedge clk_i) begin
-    if (!rst_ni || state_q == IDLE || progress_i || error != ERR_NONE) quiet_q <= '0;
-    else quiet_q <= quiet_q + 32'd1;
+    if (!rst_ni || state_q == IDLE || progress_i || error != ERR_NONE) begin
+      quiet_q <= '0;
+      watchdog_bites_q <= 1'b0;
+    end else begin
+      quiet_q <= quiet_q + 32'd1;
+      watchdog_bites_q <= watchdog_i != 0 && quiet_q >= watchdog_i;
+    end
   end
 
   // ------------------------------------------------------------------------------------------------

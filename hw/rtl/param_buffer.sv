@@ -1,7 +1,8 @@
 // Parameters of the output channels (bias, shift, residual shift) for the tiles in flight.
 //
 // The stream fills the slots in ring order, one record of KP channels for each (output block, tile); the drain names the slot it needs and frees
-// slots in the same order. Reading is combinational (distributed memory).
+// slots in the same order. params_o follows read_slot_i by one cycle
+// (distributed memory and a register).
 module param_buffer #(
   parameter int unsigned KP = 32,
   parameter int unsigned STREAM_BYTES = 48,
@@ -39,7 +40,7 @@ module param_buffer #(
     always_ff @(posedge clk_i) begin
       if (take && row_q == RowBits'(r)) mem[write_slot_q] <= word_i;
     end
-    assign read_words[r] = mem[read_slot_i];
+    always_ff @(posedge clk_i) read_words[r] <= mem[read_slot_i];
   end
 
   logic [Rows*8*STREAM_BYTES-1:0] flat;

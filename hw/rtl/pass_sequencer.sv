@@ -53,104 +53,165 @@ module pass_sequencer #(
   layer_t layer_q;
 
   // ------------------------------------------------------------------------------------------------
-  // Layer
+  // Layer: taken, set up, run, flushed
   // ------------------------------------------------------------------------------------------------
-  logic [15:0] full_pixels_q, last_pixels_q;  // of a tile, and of the last tile
-  logic [12:0] tile_row_step_q;
-  logic [10:0] last_rows_q;
+  localparam int unsigned SetupCycles = 3;
 
-  logic walk_valid_q, walk_finished, pass_active_q;
+  logic [1:0] setup_q;
+  logic walk_finished_q, pass_active_q;
+  logic [3:0] flight_q;  // steps that the datapath may not show as busy yet
 
   assign layer_ready_o = state_q == IDLE;
   assign layer_o = layer_q;
   assign layer_start_o = state_q == START;
-  assign layer_done_o = state_q == FLUSH && !busy_i;
+  assign layer_done_o = state_q == FLUSH && flight_q == '0 && !busy_i;
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       state_q <= IDLE;
       layer_q <= '0;
+      setup_q <= '0;
     end else begin
       unique case (state_q)
-        IDLE:
-        if (layer_valid_i) begin
-          layer_q <= layer_i;
-          state_q <= START;
+        IDLE: begin
+          if (layer_valid_i) begin
+            layer_q <= layer_i;
+            state_q <= START;
+          end
         end
-        START: state_q <= SETUP;
-        SETUP: state_q <= RUN;
-        RUN: if (walk_finished && !pass_active_q) state_q <= FLUSH;
-        FLUSH: if (!busy_i) state_q <= IDLE;
+        START: begin
+          setup_q <= 2'(SetupCycles - 1);
+          state_q <= SETUP;
+        end
+        SETUP: begin
+          setup_q <= setup_q - 2'd1;
+          if (setup_q == 0) state_q <= RUN;
+        end
+        RUN: if (walk_finished_q && !pass_active_q) state_q <= FLUSH;
+        FLUSH: if (layer_done_o) state_q <= IDLE;
         default: state_q <= IDLE;
       endcase
     end
   end
 
+  // Numbers of the layer, each a register behind one operation: they settle before the first pass starts.
+  logic [21:0] rows_covered_q;
+  logic [10:0] last_rows_q;
+  logic [15:0] full_pixels_q, last_pixels_q;  // of a tile, and of the last tile
+  logic [15:0] full_left_q, last_left_q;  // ... less one
+  logic [15:0] full_steps_left_q, last_steps_left_q;  // steps of a pass over them, less one
+  logic full_single_q, last_single_q, single_column_q, single_tile_q;
+  position_t tile_row_step_q, left_q, top_q;
+  logic [10:0] last_column_q, last_tile_q;
+  logic [9:0] last_block_q, last_in_block_q;
+  logic [3:0] last_ky_q, last_kx_q;
+
+  function automatic logic [15:0] steps_left(logic [15:0] pixels);
+    return pixels > 16'(MIN_PASS) ? pixels - 16'd1 : 16'(MIN_PASS - 1);
+  endfunction
+
   always_ff @(posedge clk_i) begin
-    last_rows_q <= layer_q.out_height - (layer_q.tiles - 11'd1) * layer_q.tile_rows;
+    rows_covered_q <= layer_q.tiles * layer_q.tile_rows;
+    last_rows_q <= 11'(22'(layer_q.out_height) + 22'(layer_q.tile_rows) - rows_covered_q);
     full_pixels_q <= 16'(layer_q.tile_rows * layer_q.out_width);
     last_pixels_q <= 16'(last_rows_q * layer_q.out_width);
+    full_left_q <= full_pixels_q - 16'd1;
+    last_left_q <= last_pixels_q - 16'd1;
+    full_steps_left_q <= steps_left(full_pixels_q);
+    last_steps_left_q <= steps_left(last_pixels_q);
+    full_single_q <= full_pixels_q == 16'd1;
+    last_single_q <= last_pixels_q == 16'd1;
+    single_column_q <= layer_q.out_width == 11'd1;
+    single_tile_q <= layer_q.tiles == 11'd1;
     tile_row_step_q <= 13'(layer_q.tile_rows * layer_q.stride);
+    left_q <= -position_t'({9'd0, layer_q.pad_left});
+    top_q <= -position_t'({9'd0, layer_q.pad_top});
+    last_column_q <= layer_q.out_width - 11'd1;
+    last_tile_q <= layer_q.tiles - 11'd1;
+    last_block_q <= layer_q.out_blocks - 10'd1;
+    last_in_block_q <= layer_q.in_blocks - 10'd1;
+    last_ky_q <= layer_q.kernel_h - 4'd1;
+    last_kx_q <= layer_q.kernel_w - 4'd1;
   end
 
   // ------------------------------------------------------------------------------------------------
-  // Walker: the next pass
+  // Walker: the next pass. A pass lasts MIN_PASS cycles at least, so it may take its time:
+  // counters, then where they stand, then what the pass is made of.
   // ------------------------------------------------------------------------------------------------
   logic [9:0] block_q, in_block_q;
   logic [10:0] tile_q;
   logic [3:0] ky_q, kx_q;
-  logic drain_pass_q;                    // the next pass only drains
-  logic finished_q;
+  logic drain_pass_q;  // the next pass only drains
   address_t tile_addr_q, in_block_addr_q, ky_addr_q, kx_addr_q;
   position_t tile_iy_q, iy_q, ix_q;
 
-  logic kx_last, ky_last, in_block_last, tile_last, block_last, tile_first_pass, first_tile, alone;
-  assign kx_last = kx_q == layer_q.kernel_w - 4'd1;
-  assign ky_last = ky_q == layer_q.kernel_h - 4'd1;
-  assign in_block_last = in_block_q == layer_q.in_blocks - 10'd1;
-  assign tile_last = tile_q == layer_q.tiles - 11'd1;
-  assign block_last = block_q == layer_q.out_blocks - 10'd1;
-  assign tile_first_pass = kx_q == 0 && ky_q == 0 && in_block_q == 0;
-  assign first_tile = tile_q == 0 && block_q == 0;
-  assign alone = layer_q.exclusive_drain || (tile_last && block_last);  // this tile is drained in a pass of its own
+  logic pass_start;
 
-  position_t left, top;
-  assign left = -position_t'({9'd0, layer_q.pad_left});
-  assign top = -position_t'({9'd0, layer_q.pad_top});
+  typedef struct packed {
+    logic kx_last, ky_last, in_block_last, tile_last, tile_first, block_last;
+    logic first_pass;  // of its tile
+    logic first_tile;  // of its layer
+    logic alone;       // this tile is drained in a pass of its own
+    address_t next_ky, next_in_block, next_tile;
+    position_t next_tile_iy;
+  } standing_t;
+  standing_t standing_q;
 
-  // What the next pass does
-  logic next_conv, next_drain;
-  logic [15:0] next_conv_pixels, next_drain_pixels, next_length;
-  assign next_conv = !drain_pass_q;
-  assign next_drain = drain_pass_q || (tile_first_pass && !first_tile && !layer_q.exclusive_drain);
-  assign next_conv_pixels = tile_last ? last_pixels_q : full_pixels_q;
-  // A drain pass drains the walker's own tile; a first pass the tile before.
-  assign next_drain_pixels = drain_pass_q ? next_conv_pixels : (tile_q == 0 ? last_pixels_q : full_pixels_q);
-
-  always_comb begin
-    next_length = 16'(MIN_PASS);
-    if (next_conv && next_conv_pixels > next_length) next_length = next_conv_pixels;
-    if (next_drain && next_drain_pixels > next_length) next_length = next_drain_pixels;
+  always_ff @(posedge clk_i) begin
+    standing_q.kx_last <= kx_q == last_kx_q;
+    standing_q.ky_last <= ky_q == last_ky_q;
+    standing_q.in_block_last <= in_block_q == last_in_block_q;
+    standing_q.tile_last <= tile_q == last_tile_q;
+    standing_q.tile_first <= tile_q == 0;
+    standing_q.block_last <= block_q == last_block_q;
+    standing_q.first_pass <= kx_q == 0 && ky_q == 0 && in_block_q == 0;
+    standing_q.first_tile <= tile_q == 0 && block_q == 0;
+    standing_q.alone <= layer_q.exclusive_drain || (tile_q == last_tile_q && block_q == last_block_q);
+    standing_q.next_ky <= ky_addr_q + address_t'({14'd0, layer_q.in_width});
+    standing_q.next_in_block <= in_block_addr_q + address_t'({2'd0, layer_q.in_plane});
+    standing_q.next_tile <= tile_addr_q + address_t'({2'd0, layer_q.tile_step});
+    standing_q.next_tile_iy <= tile_iy_q + tile_row_step_q;
   end
 
-  logic pass_start, pass_ends;
-  assign walk_finished = finished_q;
-  assign pass_start = walk_valid_q && (!pass_active_q || pass_ends) && (!next_conv || tile_ready_i);
-  assign tile_take_o = pass_start && next_conv;
+  typedef struct packed {
+    logic conv;
+    logic drain;
+    logic first;
+    logic conv_full, drain_full;  // over all pixels of a tile, else over those of the last tile
+    logic steps_full;
+  } pass_t;
+  pass_t next_q;
+  logic next_drain, next_drain_full;
+
+  // A drain pass drains the walker's own tile; a first pass the tile before.
+  assign next_drain = drain_pass_q || (standing_q.first_pass && !standing_q.first_tile && !layer_q.exclusive_drain);
+  assign next_drain_full = drain_pass_q ? !standing_q.tile_last : !standing_q.tile_first;
+
+  always_ff @(posedge clk_i) begin
+    next_q.conv <= !drain_pass_q;
+    next_q.drain <= next_drain;
+    next_q.first <= standing_q.first_pass;
+    next_q.conv_full <= !standing_q.tile_last;
+    next_q.drain_full <= next_drain_full;
+    next_q.steps_full <= (!drain_pass_q && !standing_q.tile_last) || (next_drain && next_drain_full);
+  end
+
+  logic [1:0] settling_q;  // cycles until next_q is right
+  logic next_valid, walk_ends;
+  assign next_valid = state_q == RUN && !walk_finished_q && settling_q == 0;
+  assign walk_ends = pass_start && standing_q.tile_last && standing_q.block_last && drain_pass_q;
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
-      walk_valid_q <= 1'b0;
-      finished_q <= 1'b0;
+      settling_q <= '0;
+      walk_finished_q <= 1'b0;
     end else if (state_q == SETUP) begin
-      walk_valid_q <= 1'b0;
-      finished_q <= 1'b0;
-    end else if (state_q == RUN && !finished_q) begin
-      walk_valid_q <= 1'b1;
-      if (pass_start && tile_last && block_last && drain_pass_q) begin
-        walk_valid_q <= 1'b0;
-        finished_q <= 1'b1;
-      end
+      settling_q <= '0;
+      walk_finished_q <= 1'b0;
+    end else begin
+      if (pass_start) settling_q <= 2'd2;
+      else if (settling_q != 0) settling_q <= settling_q - 2'd1;
+      if (walk_ends) walk_finished_q <= 1'b1;
     end
   end
 
@@ -166,103 +227,117 @@ module pass_sequencer #(
       in_block_addr_q <= layer_q.in_origin;
       ky_addr_q <= layer_q.in_origin;
       kx_addr_q <= layer_q.in_origin;
-      tile_iy_q <= top;
-      iy_q <= top;
-      ix_q <= left;
+      tile_iy_q <= top_q;
+      iy_q <= top_q;
+      ix_q <= left_q;
     end else if (pass_start) begin
-      if (!drain_pass_q && !kx_last) begin
+      if (!drain_pass_q && !standing_q.kx_last) begin
         kx_q <= kx_q + 4'd1;
         kx_addr_q <= kx_addr_q + 25'sd1;
         ix_q <= ix_q + 13'sd1;
-      end else if (!drain_pass_q && !ky_last) begin
+      end else if (!drain_pass_q && !standing_q.ky_last) begin
         kx_q <= '0;
         ky_q <= ky_q + 4'd1;
-        ky_addr_q <= ky_addr_q + address_t'({14'd0, layer_q.in_width});
-        kx_addr_q <= ky_addr_q + address_t'({14'd0, layer_q.in_width});
+        ky_addr_q <= standing_q.next_ky;
+        kx_addr_q <= standing_q.next_ky;
         iy_q <= iy_q + 13'sd1;
-        ix_q <= left;
-      end else if (!drain_pass_q && !in_block_last) begin
+        ix_q <= left_q;
+      end else if (!drain_pass_q && !standing_q.in_block_last) begin
         kx_q <= '0;
         ky_q <= '0;
         in_block_q <= in_block_q + 10'd1;
-        in_block_addr_q <= in_block_addr_q + address_t'({2'd0, layer_q.in_plane});
-        ky_addr_q <= in_block_addr_q + address_t'({2'd0, layer_q.in_plane});
-        kx_addr_q <= in_block_addr_q + address_t'({2'd0, layer_q.in_plane});
+        in_block_addr_q <= standing_q.next_in_block;
+        ky_addr_q <= standing_q.next_in_block;
+        kx_addr_q <= standing_q.next_in_block;
         iy_q <= tile_iy_q;
-        ix_q <= left;
-      end else if (!drain_pass_q && alone) begin
+        ix_q <= left_q;
+      end else if (!drain_pass_q && standing_q.alone) begin
         drain_pass_q <= 1'b1;
       end else begin
         address_t addr;
         position_t iy;
-        addr = tile_last ? layer_q.in_origin : tile_addr_q + address_t'({2'd0, layer_q.tile_step});
-        iy = tile_last ? top : tile_iy_q + position_t'(tile_row_step_q);
+        addr = standing_q.tile_last ? layer_q.in_origin : standing_q.next_tile;
+        iy = standing_q.tile_last ? top_q : standing_q.next_tile_iy;
         drain_pass_q <= 1'b0;
         kx_q <= '0;
         ky_q <= '0;
         in_block_q <= '0;
-        tile_q <= tile_last ? '0 : tile_q + 11'd1;
-        if (tile_last) block_q <= block_q + 10'd1;
+        tile_q <= standing_q.tile_last ? '0 : tile_q + 11'd1;
+        if (standing_q.tile_last) block_q <= block_q + 10'd1;
         tile_addr_q <= addr;
         in_block_addr_q <= addr;
         ky_addr_q <= addr;
         kx_addr_q <= addr;
         tile_iy_q <= iy;
         iy_q <= iy;
-        ix_q <= left;
+        ix_q <= left_q;
       end
     end
   end
 
   // ------------------------------------------------------------------------------------------------
-  // Pass: its pixels
+  // Pass: its pixels, one a cycle. What is compared has been counted down the cycle before.
   // ------------------------------------------------------------------------------------------------
-  logic pass_conv_q, pass_drain_q, pass_first_q;
-  logic [15:0] index_q, last_index_q, conv_pixels_q, drain_pixels_q;
-  logic [10:0] column_q;
+  logic pass_first_q, swap_q;  // first pass of a tile; first step of a pass
+  logic conv_now_q, drain_now_q;
+  logic last_step_q, drain_last_q;
+  logic [15:0] index_q, steps_left_q, conv_left_q, drain_left_q;
+  logic [10:0] columns_left_q;
+  logic column_last_q;
   address_t addr_q, row_addr_q;
   position_t pixel_iy_q, pixel_ix_q, row_ix_q;
+  logic wait_q;                                 // the step about to leave waits for its image word
 
-  logic conv_now, drain_now, in_bounds, waiting, go, column_last;
-  assign conv_now = pass_conv_q && index_q < conv_pixels_q;
-  assign drain_now = pass_drain_q && index_q < drain_pixels_q;
-  assign in_bounds = 13'(pixel_iy_q) < {2'b0, layer_q.in_height} && 13'(pixel_ix_q) < {2'b0, layer_q.in_width};
-  assign waiting = layer_q.in_is_image && conv_now && in_bounds && addr_q[23:0] >= image_limit_i;
-  assign go = pass_active_q && !waiting;
-  assign pass_ends = go && index_q == last_index_q;
-  assign column_last = column_q == layer_q.out_width - 11'd1;
+  logic go;
+  assign go = pass_active_q && !wait_q;
+  assign pass_start = next_valid && (!pass_active_q || (go && last_step_q)) && (!next_q.conv || tile_ready_i);
+  assign tile_take_o = pass_start && next_q.conv;
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) pass_active_q <= 1'b0;
     else if (pass_start) pass_active_q <= 1'b1;
-    else if (pass_ends) pass_active_q <= 1'b0;
+    else if (go && last_step_q) pass_active_q <= 1'b0;
   end
 
   always_ff @(posedge clk_i) begin
     if (pass_start) begin
-      pass_conv_q <= next_conv;
-      pass_drain_q <= next_drain;
-      pass_first_q <= tile_first_pass;
+      pass_first_q <= next_q.first;
+      swap_q <= next_q.conv;
+      conv_now_q <= next_q.conv;
+      drain_now_q <= next_q.drain;
+      drain_last_q <= next_q.drain_full ? full_single_q : last_single_q;
+      last_step_q <= 1'b0;
       index_q <= '0;
-      last_index_q <= next_length - 16'd1;
-      conv_pixels_q <= next_conv_pixels;
-      drain_pixels_q <= next_drain_pixels;
-      column_q <= '0;
+      steps_left_q <= next_q.steps_full ? full_steps_left_q : last_steps_left_q;
+      conv_left_q <= next_q.conv_full ? full_left_q : last_left_q;
+      drain_left_q <= next_q.drain_full ? full_left_q : last_left_q;
+      columns_left_q <= last_column_q;
+      column_last_q <= single_column_q;
       addr_q <= kx_addr_q;
       row_addr_q <= kx_addr_q;
       pixel_iy_q <= iy_q;
       pixel_ix_q <= ix_q;
       row_ix_q <= ix_q;
     end else if (go) begin
+      swap_q <= 1'b0;
+      conv_now_q <= conv_now_q && conv_left_q != 0;
+      drain_now_q <= drain_now_q && drain_left_q != 0;
+      drain_last_q <= drain_left_q == 16'd1;
+      last_step_q <= steps_left_q == 16'd1;
       index_q <= index_q + 16'd1;
-      if (column_last) begin
-        column_q <= '0;
+      steps_left_q <= steps_left_q - 16'd1;
+      conv_left_q <= conv_left_q - 16'd1;
+      drain_left_q <= drain_left_q - 16'd1;
+      if (column_last_q) begin
+        columns_left_q <= last_column_q;
+        column_last_q <= single_column_q;
         row_addr_q <= row_addr_q + address_t'({11'd0, layer_q.row_step});
         addr_q <= row_addr_q + address_t'({11'd0, layer_q.row_step});
         pixel_iy_q <= pixel_iy_q + position_t'({10'd0, layer_q.stride});
         pixel_ix_q <= row_ix_q;
       end else begin
-        column_q <= column_q + 11'd1;
+        columns_left_q <= columns_left_q - 11'd1;
+        column_last_q <= columns_left_q == 11'd1;
         addr_q <= addr_q + address_t'({22'd0, layer_q.stride});
         pixel_ix_q <= pixel_ix_q + position_t'({10'd0, layer_q.stride});
       end
@@ -273,11 +348,10 @@ module pass_sequencer #(
   logic [23:0] res_addr_q, res_plane_q;
   logic [3:0] res_group_q;
   logic [SLOT_BITS-1:0] slot_q;
-  logic [10:0] drain_tile_q;
-  logic drain_ends, drain_block_ends;
+  logic [10:0] drain_tiles_left_q;
+  logic drain_tile_last_q, drain_group_last_q, drain_ends;
 
-  assign drain_ends = go && drain_now && index_q == drain_pixels_q - 16'd1;
-  assign drain_block_ends = drain_ends && drain_tile_q == layer_q.tiles - 11'd1;
+  assign drain_ends = go && drain_now_q && drain_last_q;
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
@@ -292,49 +366,89 @@ module pass_sequencer #(
       res_addr_q <= layer_q.res_base;
       res_plane_q <= layer_q.res_base;
       res_group_q <= '0;
-      drain_tile_q <= '0;
-    end else if (go && drain_now) begin
+      drain_group_last_q <= GROUPS == 1;
+      drain_tiles_left_q <= last_tile_q;
+      drain_tile_last_q <= single_tile_q;
+    end else if (go && drain_now_q) begin
       res_addr_q <= res_addr_q + 24'd1;
-      if (drain_ends) drain_tile_q <= drain_block_ends ? '0 : drain_tile_q + 11'd1;
-      if (drain_block_ends) begin
-        res_group_q <= res_group_q == 4'(GROUPS - 1) ? '0 : res_group_q + 4'd1;
-        if (res_group_q == 4'(GROUPS - 1)) res_plane_q <= res_addr_q + 24'd1;
-        else res_addr_q <= res_plane_q;
+      if (drain_last_q) begin
+        drain_tiles_left_q <= drain_tile_last_q ? last_tile_q : drain_tiles_left_q - 11'd1;
+        drain_tile_last_q <= drain_tile_last_q ? single_tile_q : drain_tiles_left_q == 11'd1;
+        if (drain_tile_last_q) begin
+          res_group_q <= drain_group_last_q ? '0 : res_group_q + 4'd1;
+          drain_group_last_q <= GROUPS == 1 || (!drain_group_last_q && res_group_q == 4'(GROUPS - 2));
+          if (drain_group_last_q) res_plane_q <= res_addr_q + 24'd1;
+          else res_addr_q <= res_plane_q;
+        end
       end
     end
   end
 
   // ------------------------------------------------------------------------------------------------
-  // Steps out, and what the cycle was spent on
+  // Steps out: is the pixel inside the input, is its image word there, out
   // ------------------------------------------------------------------------------------------------
+  step_t found_q, checked_q;
+  logic in_bounds;
+  assign in_bounds = 13'(pixel_iy_q) < {2'b0, layer_q.in_height} && 13'(pixel_ix_q) < {2'b0, layer_q.in_width};
+
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
+      found_q <= '0;
+      checked_q <= '0;
+      wait_q <= 1'b0;
       step_o <= '0;
     end else begin
-      step_o <= '0;
-      step_o.conv_valid <= go && conv_now;
-      step_o.conv_read <= go && conv_now && in_bounds;
-      step_o.conv_addr <= addr_q[23:0];
-      step_o.swap <= go && pass_conv_q && index_q == 0;
-      step_o.first <= pass_first_q;
-      step_o.index <= index_q;
-      step_o.drain_valid <= go && drain_now;
-      step_o.drain_last <= drain_ends;
-      step_o.drain_slot <= slot_q;
-      step_o.res_read <= go && drain_now && layer_q.res_enable;
-      step_o.res_addr <= res_addr_q;
-      step_o.res_group <= res_group_q;
+      if (!wait_q) begin
+        found_q.conv_valid <= go && conv_now_q;
+        found_q.conv_read <= go && conv_now_q && in_bounds;
+        found_q.conv_addr <= addr_q[23:0];
+        found_q.swap <= go && swap_q;
+        found_q.first <= pass_first_q;
+        found_q.index <= index_q;
+        found_q.drain_valid <= go && drain_now_q;
+        found_q.drain_last <= drain_ends;
+        found_q.drain_slot <= slot_q;
+        found_q.res_read <= go && drain_now_q && layer_q.res_enable;
+        found_q.res_addr <= res_addr_q;
+        found_q.res_group <= res_group_q;
+
+        checked_q <= found_q;
+        wait_q <= layer_q.in_is_image && found_q.conv_read && found_q.conv_addr >= image_limit_i;
+      end else begin
+        wait_q <= checked_q.conv_addr >= image_limit_i;
+      end
+
+      step_o <= checked_q;
+      if (wait_q) begin
+        step_o.conv_valid <= 1'b0;
+        step_o.conv_read <= 1'b0;
+        step_o.swap <= 1'b0;
+        step_o.drain_valid <= 1'b0;
+        step_o.drain_last <= 1'b0;
+        step_o.res_read <= 1'b0;
+      end
     end
   end
 
-  assign conv_o = go && conv_now;
-  assign drain_o = go && drain_now && !conv_now;
-  assign image_wait_o = pass_active_q && waiting;
-  assign weight_wait_o = walk_valid_q && !pass_active_q && next_conv && !tile_ready_i;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      flight_q <= '0;
+      weight_wait_o <= 1'b0;
+    end else begin
+      flight_q <= {flight_q[2:0], found_q.conv_valid || found_q.drain_valid || wait_q};
+      weight_wait_o <= next_valid && !pass_active_q && next_q.conv && !tile_ready_i;
+    end
+  end
+
+  assign conv_o = step_o.conv_valid;
+  assign drain_o = step_o.drain_valid && !step_o.conv_valid;
+  assign image_wait_o = wait_q;
 
   initial begin : check_parameters
     if (GROUPS < 1 || GROUPS > 16) $fatal(1, "pass_sequencer: GROUPS=%0d is not in 1..16", GROUPS);
-    if (MIN_PASS < 3) $fatal(1, "pass_sequencer: MIN_PASS=%0d is less than the accumulator's 3 cycles", MIN_PASS);
+    if (MIN_PASS < npu_timing_pkg::REVISIT) begin
+      $fatal(1, "pass_sequencer: MIN_PASS=%0d is less than the accumulator's %0d cycles", MIN_PASS, npu_timing_pkg::REVISIT);
+    end
   end
 
 endmodule

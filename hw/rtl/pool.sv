@@ -2,7 +2,7 @@
 //
 // Pixels come in raster order, block after block. A window is reduced across first, then down, with a line buffer of POOL_KERNEL_MAX - 1 rows of
 // pooled columns. Windows read zeros outside the image; a window is complete at its last pixel inside it, which belongs to one window only because
-// pool_stride > pool_pad (the compiler sees to it). Latency 1 (none), 3 (max, average) or 1 (sum); no back-pressure.
+// pool_stride > pool_pad (the compiler sees to it). Latency 1 (none, sum), 8 (max) or 10 (average); no back-pressure. busy_o is high while pixels are inside.
 module pool #(
   parameter int unsigned KP = 32,
   parameter int unsigned COLUMNS = 128
@@ -24,6 +24,7 @@ module pool #(
   input  logic                valid_i,
   input  logic [KP-1:0][8:0]  data_i,
 
+  output logic                busy_o,
   output logic                valid_o,
   output logic [KP-1:0][7:0]  data_o,
   output logic                block_last_o,  // the last pixel of its output block
@@ -45,26 +46,30 @@ module pool #(
   // ------------------------------------------------------------------------------------------------
   logic [10:0] x_q, y_q, ox_q, oy_q;
   position_t x_end_q, y_end_q;  // last column and row of the next window, before clipping at the edge
-  logic x_last, y_last, windowed;
+  position_t x_start_q, y_start_q;  // its first ones
+  logic [10:0] last_x_q, last_y_q, last_ox_q, last_oy_q;
+  logic x_last, y_last, windowed, maximum;
   logic column_done, row_done;
-  position_t x_start, y_start;
-  logic [1:0] columns, rows;  // pixels of the window inside the image, less one
 
   assign windowed = mode_i == POOL_MAX || mode_i == POOL_AVERAGE;
-  assign x_last = x_q == width_i - 11'd1;
-  assign y_last = y_q == height_i - 11'd1;
+  assign maximum = mode_i == POOL_MAX;
+  assign x_last = x_q == last_x_q;
+  assign y_last = y_q == last_y_q;
+  assign column_done = ox_q <= last_ox_q && (position_t'({2'b0, x_q}) == x_end_q || x_last);
+  assign row_done    = oy_q <= last_oy_q && (position_t'({2'b0, y_q}) == y_end_q || y_last);
 
-  assign column_done = ox_q < pooled_width_i && (position_t'({2'b0, x_q}) == x_end_q || x_last);
-  assign row_done    = oy_q < pooled_height_i && (position_t'({2'b0, y_q}) == y_end_q || y_last);
-
-  assign x_start = x_end_q - position_t'({11'd0, kernel_i}) + 13'sd1;
-  assign y_start = y_end_q - position_t'({11'd0, kernel_i}) + 13'sd1;
-  assign columns = 2'(position_t'({2'b0, x_q}) - (x_start < 0 ? 13'sd0 : x_start));
-  assign rows    = 2'(position_t'({2'b0, y_q}) - (y_start < 0 ? 13'sd0 : y_start));
-
-  position_t first_end, step;
-  assign first_end = position_t'({11'd0, kernel_i}) - position_t'({11'd0, pad_i}) - 13'sd1;
+  position_t first_start_q, first_end_q, step;
   assign step = position_t'({11'd0, stride_i});
+
+  // The layer's numbers rest long before its first pixel.
+  always_ff @(posedge clk_i) begin
+    last_x_q <= width_i - 11'd1;
+    last_y_q <= height_i - 11'd1;
+    last_ox_q <= pooled_width_i - 11'd1;
+    last_oy_q <= pooled_height_i - 11'd1;
+    first_start_q <= -position_t'({11'd0, pad_i});
+    first_end_q <= position_t'({11'd0, kernel_i}) - position_t'({11'd0, pad_i}) - 13'sd1;
+  end
 
   // The first pixel of a block sets its windows up from the layer's numbers, so nothing needs a start signal.
   logic fresh_q;  // the next pixel is the first of a layer since reset or of a block
@@ -75,7 +80,9 @@ module pool #(
       y_q <= '0;
       ox_q <= '0;
       oy_q <= '0;
+      x_start_q <= '0;
       x_end_q <= '0;
+      y_start_q <= '0;
       y_end_q <= '0;
       fresh_q <= 1'b1;
     end else if (valid_i) begin
@@ -84,64 +91,96 @@ module pool #(
       if (x_last) begin
         y_q <= y_last ? '0 : y_q + 11'd1;
         ox_q <= '0;
-        x_end_q <= first_end;
+        x_start_q <= first_start_q;
+        x_end_q <= first_end_q;
         if (y_last) begin
           oy_q <= '0;
-          y_end_q <= first_end;
+          y_start_q <= first_start_q;
+          y_end_q <= first_end_q;
         end else if (row_done) begin
           oy_q <= oy_q + 11'd1;
+          y_start_q <= y_start_q + step;
           y_end_q <= y_end_q + step;
         end
       end else if (column_done) begin
         ox_q <= ox_q + 11'd1;
+        x_start_q <= x_start_q + step;
         x_end_q <= x_end_q + step;
       end
     end else if (fresh_q) begin
       // Between blocks and layers the layer's numbers may change.
-      x_end_q <= first_end;
-      y_end_q <= first_end;
+      x_start_q <= first_start_q;
+      x_end_q <= first_end_q;
+      y_start_q <= first_start_q;
+      y_end_q <= first_end_q;
     end
   end
+
+  // ------------------------------------------------------------------------------------------------
+  // What travels beside the pixels of a window
+  // ------------------------------------------------------------------------------------------------
+  typedef struct packed {
+    logic                  emit;           // the window is complete
+    logic                  last;           // ... and the last one of its block
+    logic [1:0]            columns, rows;  // pixels of the window inside the image, less one
+    logic [ColumnBits-1:0] column;         // of the pooled row
+  } window_t;
+
+  localparam int unsigned Across = 3;  // the window's columns are reduced
+  localparam int unsigned Down = 4;  // the rows above are read
+  localparam int unsigned Reduced = 7;  // the window's rows are reduced
+  localparam int unsigned Averaged = 9;  // its average is rounded
+
+  window_t window[Averaged+1];       // window[i]: i cycles after its last pixel came
+  logic [Averaged:1] window_valid_q;
+
+  // Only the low two bits matter: a window has at most three columns and rows inside.
+  assign window[0].emit = row_done;
+  assign window[0].last = oy_q == last_oy_q && ox_q == last_ox_q;
+  assign window[0].columns = x_q[1:0] - (x_start_q < 0 ? 2'd0 : x_start_q[1:0]);
+  assign window[0].rows = y_q[1:0] - (y_start_q < 0 ? 2'd0 : y_start_q[1:0]);
+  assign window[0].column = ox_q[ColumnBits-1:0];
+
+  for (genvar i = 1; i <= int'(Averaged); i++) begin : gen_window
+    window_t window_q;
+    always_ff @(posedge clk_i) window_q <= window[i-1];
+    assign window[i] = window_q;
+  end
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) window_valid_q <= '0;
+    else window_valid_q <= {window_valid_q[Averaged-1:1], valid_i && windowed && column_done};
+  end
+
+  // One step of a reduction: the larger value or the sum, unless there is nothing to take in.
+  function automatic value_t combine(value_t a, value_t b, logic take, logic larger);
+    if (larger) return take && b > a ? b : a;
+    return a + (take ? b : '0);
+  endfunction
+
+  // A maximum sees the zeros around the image, a sum does not care.
+  function automatic value_t padded(value_t a, logic pad, logic larger);
+    return larger && pad && a < 0 ? '0 : a;
+  endfunction
 
   // ------------------------------------------------------------------------------------------------
   // Across: the last columns of the row, newest first
   // ------------------------------------------------------------------------------------------------
-  function automatic value_t reduce(value_t a, value_t b, value_t c, logic [1:0] more, logic padded, logic maximum);
-    value_t best;
-    if (maximum) begin
-      best = a;
-      if (more >= 2'd1 && b > best) best = b;
-      if (more >= 2'd2 && c > best) best = c;
-      if (padded && best < 0) best = '0;
-      return best;
-    end
-    return a + (more >= 2'd1 ? b : '0) + (more >= 2'd2 ? c : '0);
-  endfunction
-
-  row_t before_q, before2_q, across_q;
-  logic across_valid_q, across_emit_q, across_last_q, maximum;
-  logic [1:0] across_rows_q;
-  logic [ColumnBits-1:0] across_column_q;
-
-  assign maximum = mode_i == POOL_MAX;
+  row_t pixel_q, before_q, before2_q;  // the row's newest pixels
+  row_t two_q, third_q, across_q;
 
   always_ff @(posedge clk_i) begin
     if (valid_i) begin
-      for (int k = 0; k < int'(KP); k++) begin
-        before_q[k] <= 13'($signed(data_i[k]));
-        across_q[k] <= reduce(13'($signed(data_i[k])), before_q[k], before2_q[k], columns, columns + 2'd1 != kernel_i, maximum);
-      end
+      for (int k = 0; k < int'(KP); k++) pixel_q[k] <= 13'($signed(data_i[k]));
+      before_q <= pixel_q;
       before2_q <= before_q;
     end
-    across_emit_q <= row_done;
-    across_last_q <= oy_q == pooled_height_i - 11'd1 && ox_q == pooled_width_i - 11'd1;
-    across_rows_q <= rows;
-    across_column_q <= ox_q[ColumnBits-1:0];
-  end
-
-  always_ff @(posedge clk_i) begin
-    if (!rst_ni) across_valid_q <= 1'b0;
-    else across_valid_q <= valid_i && windowed && column_done;
+    third_q <= before2_q;
+    for (int k = 0; k < int'(KP); k++) begin
+      two_q[k] <= combine(pixel_q[k], before_q[k], window[1].columns >= 2'd1, maximum);
+      across_q[k] <= padded(combine(two_q[k], third_q[k], window[2].columns >= 2'd2, maximum),
+                            window[2].columns + 2'd1 != kernel_i, maximum);
+    end
   end
 
   // ------------------------------------------------------------------------------------------------
@@ -150,52 +189,62 @@ module pool #(
   (* ram_style = "block" *) row_t [Kernel-2:0] lines[COLUMNS];
   row_t [Kernel-2:0] lines_q, above, above_new_q;
   row_t down_q;
-  logic down_valid_q, down_emit_q, down_last_q, hit_q;
-  logic [1:0] down_rows_q;
-  logic [ColumnBits-1:0] down_column_q;
+  logic hit_q;
 
   // A one-column image names the same line buffer word in consecutive cycles: take what is just being written.
   assign above = hit_q ? above_new_q : lines_q;
 
   always_ff @(posedge clk_i) begin
-    lines_q <= lines[across_column_q];
-    hit_q <= down_valid_q && down_column_q == across_column_q;
+    lines_q <= lines[window[Across].column];
+    hit_q <= window_valid_q[Down] && window[Down].column == window[Across].column;
     above_new_q <= {above[0], down_q};
-    if (down_valid_q) lines[down_column_q] <= {above[0], down_q};
+    if (window_valid_q[Down]) lines[window[Down].column] <= {above[0], down_q};
     down_q <= across_q;
-    down_emit_q <= across_emit_q;
-    down_last_q <= across_last_q;
-    down_rows_q <= across_rows_q;
-    down_column_q <= across_column_q;
   end
 
+  row_t newest_q, three_q, down_two_q, reduced_q;
+  row_t [Kernel-2:0] above_q;
+
   always_ff @(posedge clk_i) begin
-    if (!rst_ni) down_valid_q <= 1'b0;
-    else down_valid_q <= across_valid_q;
+    newest_q <= down_q;
+    above_q <= above;
+    three_q <= above_q[1];
+    for (int k = 0; k < int'(KP); k++) begin
+      down_two_q[k] <= combine(newest_q[k], above_q[0][k], window[Down+1].rows >= 2'd1, maximum);
+      reduced_q[k] <= padded(combine(down_two_q[k], three_q[k], window[Down+2].rows >= 2'd2, maximum),
+                             window[Down+2].rows + 2'd1 != kernel_i, maximum);
+    end
+  end
+
+  // ------------------------------------------------------------------------------------------------
+  // Average: half of the last place that stays, less one when it is even, so that ties go to even
+  // ------------------------------------------------------------------------------------------------
+  value_t below_half_q;
+  row_t settled_q, rounded_q;
+  logic [KP-1:0] odd_q;
+
+  always_ff @(posedge clk_i) begin
+    below_half_q <= shift_i == 0 ? '0 : ((13'sd1 <<< shift_i) >>> 1) - 13'sd1;
+    settled_q <= reduced_q;
+    for (int k = 0; k < int'(KP); k++) begin
+      odd_q[k] <= shift_i != 0 && reduced_q[k][{1'b0, shift_i}];
+      rounded_q[k] <= settled_q[k] + below_half_q + value_t'({1'b0, odd_q[k]});
+    end
   end
 
   // ------------------------------------------------------------------------------------------------
   // Out: pooled, plain, or summed
   // ------------------------------------------------------------------------------------------------
-  function automatic logic [7:0] average(value_t sum, logic [2:0] shift);
-    value_t half, odd;
-    half = (13'sd1 <<< shift) >>> 1;
-    odd = {12'd0, sum[{1'b0, shift}]};
-    return 8'((shift == 0 ? sum : sum + half - 13'sd1 + odd) >>> shift);
-  endfunction
-
   always_ff @(posedge clk_i) begin
     for (int k = 0; k < int'(KP); k++) begin
-      value_t pooled;
-      pooled = reduce(down_q[k], above[0][k], above[1][k], down_rows_q, down_rows_q + 2'd1 != kernel_i, maximum);
       if (!windowed) data_o[k] <= data_i[k][7:0];
-      else if (maximum) data_o[k] <= pooled[7:0];
-      else data_o[k] <= average(pooled, shift_i);
+      else if (maximum) data_o[k] <= reduced_q[k][7:0];
+      else data_o[k] <= 8'(rounded_q[k] >>> shift_i);
     end
-    block_last_o <= windowed ? down_last_q : x_last && y_last;
+    block_last_o <= !windowed ? x_last && y_last : maximum ? window[Reduced].last : window[Averaged].last;
     if (valid_i) begin
       for (int k = 0; k < int'(KP); k++) begin
-        sum_o[k] <= 32'($signed(data_i[k])) + (x_q == 0 && y_q == 0 ? '0 : sum_o[k]);
+        sum_o[k] <= 32'($signed(data_i[k])) + (fresh_q ? '0 : sum_o[k]);
       end
     end
   end
@@ -205,10 +254,14 @@ module pool #(
       valid_o <= 1'b0;
       sum_valid_o <= 1'b0;
     end else begin
-      valid_o <= windowed ? down_valid_q && down_emit_q : valid_i && mode_i == POOL_NONE;
+      if (!windowed) valid_o <= valid_i && mode_i == POOL_NONE;
+      else if (maximum) valid_o <= window_valid_q[Reduced] && window[Reduced].emit;
+      else valid_o <= window_valid_q[Averaged] && window[Averaged].emit;
       sum_valid_o <= valid_i && mode_i == POOL_GLOBAL_SUM && x_last && y_last;
     end
   end
+
+  assign busy_o = |window_valid_q;
 
   initial begin : check_parameters
     if (COLUMNS < 2) $fatal(1, "pool: COLUMNS=%0d, at least 2 are needed", COLUMNS);

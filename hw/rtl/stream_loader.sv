@@ -21,6 +21,7 @@ module stream_loader #(
 
   output logic                header_valid_o,  // from the header's check until reset
   output npu_pkg::header_t    header_o,
+  output logic [31:0]         image_beats_o,   // beats of the whole image
 
   output logic                layer_valid_o,
   input  logic                layer_ready_i,
@@ -53,6 +54,7 @@ module stream_loader #(
     PARAMS,
     WEIGHTS,
     PAYLOAD_FOLD,
+    PAYLOAD_SETTLE,
     PAYLOAD_CHECK,
     FINISHED,
     FAILED
@@ -61,10 +63,16 @@ module stream_loader #(
   state_e state_q;
   logic have_header_q;
   logic [RecordWords-1:0][WordBits-1:0] record_q;
-  logic [15:0] word_q;          // words of the present record, parameter record or tile that have passed
+  localparam int unsigned LongestRun = TileWords > ParamWords ? (TileWords > RecordWords ? TileWords : RecordWords)
+                                                              : (ParamWords > RecordWords ? ParamWords : RecordWords);
+  localparam int unsigned CountBits = $clog2(LongestRun + 1);
+  typedef logic [CountBits-1:0] count_t;
+
+  count_t word_q;               // words of the present record, parameter record or tile that have passed
   logic [15:0] passes_q;        // passes left in the tile of pixels
   logic [10:0] tiles_q;         // tiles left in the output block
   logic [9:0] blocks_q;         // output blocks left
+  logic last_pass_q, last_tile_q, last_block_q;  // of these one is left
   logic [15:0] layers_q;        // layers that have begun
   header_t header_q;
   layer_t layer_q;
@@ -97,7 +105,7 @@ module stream_loader #(
   // ------------------------------------------------------------------------------------------------
   logic crc_start, crc_done, crc_ok;
   logic record_last;
-  assign record_last = word_q == 16'(RecordWords - 1);
+  assign record_last = word_q == count_t'(RecordWords - 1);
 
   crc32 u_crc32 (
     .clk_i,
@@ -108,36 +116,59 @@ module stream_loader #(
     .ok_o    (crc_ok)
   );
 
-  // Products of the descriptor settle while the CRC is computed.
+  // All checks settle while the CRC is computed, one operation to a register.
   logic [21:0] tile_pixels_q, rows_covered_q, rows_before_q;
+  logic [7:0] taps_q;
   logic [17:0] passes_count_q;
-  logic windowed, layer_ok;
+  logic single_pass_q, single_tile_q, single_block_q;
+  logic [7:0] layer_checks_q;
+  logic layer_ok_q, magic_ok_q, version_ok_q, any_layers_q;
+  logic [4:0] header_checks_q;
+  logic [31:0] image_beats_q;
+
+  logic windowed;
+  assign windowed = new_layer.pool_mode == POOL_MAX || new_layer.pool_mode == POOL_AVERAGE;
 
   always_ff @(posedge clk_i) begin
     crc_start <= state_q == RECORD && take && record_last;
+
     tile_pixels_q <= new_layer.tile_rows * new_layer.out_width;
     rows_covered_q <= new_layer.tile_rows * new_layer.tiles;
-    rows_before_q <= new_layer.tile_rows * (22'(new_layer.tiles) - 22'd1);
-    passes_count_q <= new_layer.in_blocks * new_layer.kernel_h * new_layer.kernel_w;
-  end
+    rows_before_q <= rows_covered_q - 22'(new_layer.tile_rows);
+    taps_q <= new_layer.kernel_h * new_layer.kernel_w;
+    passes_count_q <= new_layer.in_blocks * taps_q;
+    single_pass_q <= passes_count_q == 18'd1;
+    single_tile_q <= new_layer.tiles == 11'd1;
+    single_block_q <= new_layer.out_blocks == 10'd1;
 
-  assign windowed = new_layer.pool_mode == POOL_MAX || new_layer.pool_mode == POOL_AVERAGE;
-  assign layer_ok =
-      new_layer.kernel_h != 0 && new_layer.kernel_w != 0 && new_layer.stride != 0 && new_layer.in_blocks != 0 &&
-      new_layer.out_blocks != 0 && new_layer.tiles != 0 && new_layer.tile_rows != 0 && new_layer.in_width != 0 &&
-      new_layer.in_height != 0 && new_layer.out_width != 0 && new_layer.out_height != 0 &&
-      tile_pixels_q <= 22'(ACC_DEPTH) && passes_count_q < 18'd65536 &&
-      rows_before_q < 22'(new_layer.out_height) && rows_covered_q >= 22'(new_layer.out_height) &&
-      new_layer.clip_low <= new_layer.clip_high &&
-      (!windowed || (new_layer.pool_kernel > new_layer.pool_pad && new_layer.pool_stride > new_layer.pool_pad &&
-                     new_layer.pooled_width != 0 && new_layer.pooled_height != 0 &&
-                     new_layer.pooled_width <= 11'(POOL_COLUMNS)));
+    layer_checks_q[0] <= taps_q != 0 && new_layer.stride != 0 && new_layer.in_blocks != 0 && new_layer.out_blocks != 0;
+    layer_checks_q[1] <= new_layer.tiles != 0 && new_layer.tile_rows != 0;
+    layer_checks_q[2] <= new_layer.in_width != 0 && new_layer.in_height != 0;
+    layer_checks_q[3] <= new_layer.out_width != 0 && new_layer.out_height != 0;
+    layer_checks_q[4] <= tile_pixels_q <= 22'(ACC_DEPTH) && passes_count_q < 18'd65536;
+    layer_checks_q[5] <= rows_before_q < 22'(new_layer.out_height) && rows_covered_q >= 22'(new_layer.out_height);
+    layer_checks_q[6] <= new_layer.clip_low <= new_layer.clip_high;
+    layer_checks_q[7] <= !windowed || (new_layer.pool_kernel > new_layer.pool_pad && new_layer.pool_stride > new_layer.pool_pad &&
+        new_layer.pooled_width != 0 && new_layer.pooled_height != 0 && new_layer.pooled_width <= 11'(POOL_COLUMNS));
+    layer_ok_q <= &layer_checks_q;
+
+    magic_ok_q <= new_header.magic == MAGIC;
+    version_ok_q <= new_header.version == VERSION;
+    any_layers_q <= new_header.layers != 0;
+    header_checks_q[0] <= new_header.cp == 16'(CP) && new_header.kp == 16'(KP);
+    header_checks_q[1] <= new_header.stream_bytes == 16'(STREAM_BYTES);
+    header_checks_q[2] <= new_header.acc_depth == 16'(ACC_DEPTH);
+    header_checks_q[3] <= new_header.total_words <= 32'(TOTAL_WORDS);
+    header_checks_q[4] <= new_header.image_beats != 0 && new_header.image_beats <= 8'(IMAGE_BEATS);
+    image_beats_q <= new_header.image_words * new_header.image_beats;
+  end
 
   // ------------------------------------------------------------------------------------------------
   // Payload check: every 32-bit lane rotates and XORs; the lanes are folded at the end, one a cycle
   // ------------------------------------------------------------------------------------------------
   logic [Lanes-1:0][31:0] lane_q;
   logic [31:0] fold_q;
+  logic payload_ok_q;
   logic [$clog2(Lanes+1)-1:0] lane_count_q;
 
   always_ff @(posedge clk_i) begin
@@ -151,7 +182,8 @@ module stream_loader #(
       lane_q <= lane_q << 32;  // the highest lane leads: it is rotated once for every lane below it
     end
     if (state_q == PAYLOAD_FOLD) fold_q <= {fold_q[30:0], fold_q[31]} ^ lane_q[Lanes-1];
-    else fold_q <= '0;
+    else if (state_q != PAYLOAD_SETTLE) fold_q <= '0;
+    payload_ok_q <= fold_q == layer_q.payload_check;
   end
 
   // ------------------------------------------------------------------------------------------------
@@ -163,19 +195,16 @@ module stream_loader #(
     unique case (state_q)
       CRC_WAIT: begin
         // A wrong magic or version says more than the CRC that fails with it.
-        if (crc_done && !have_header_q && new_header.magic != MAGIC) fault = ERR_BAD_MAGIC;
-        else if (crc_done && !have_header_q && new_header.version != VERSION) fault = ERR_BAD_VERSION;
+        if (crc_done && !have_header_q && !magic_ok_q) fault = ERR_BAD_MAGIC;
+        else if (crc_done && !have_header_q && !version_ok_q) fault = ERR_BAD_VERSION;
         else if (crc_done && !crc_ok) fault = ERR_BAD_CRC;
       end
       HEADER_CHECK: begin
-        if (new_header.cp != 16'(CP) || new_header.kp != 16'(KP) || new_header.stream_bytes != 16'(STREAM_BYTES) ||
-            new_header.acc_depth != 16'(ACC_DEPTH) || new_header.total_words > 32'(TOTAL_WORDS) ||
-            new_header.image_beats == 0 || new_header.image_beats > 8'(IMAGE_BEATS))
-          fault = ERR_WRONG_CONFIGURATION;
-        else if (new_header.layers == 0) fault = ERR_BAD_DESCRIPTOR;
+        if (!(&header_checks_q)) fault = ERR_WRONG_CONFIGURATION;
+        else if (!any_layers_q) fault = ERR_BAD_DESCRIPTOR;
       end
-      LAYER_CHECK: if (!layer_ok) fault = ERR_BAD_DESCRIPTOR;
-      PAYLOAD_CHECK: if (fold_q != layer_q.payload_check) fault = ERR_BAD_PAYLOAD;
+      LAYER_CHECK: if (!layer_ok_q) fault = ERR_BAD_DESCRIPTOR;
+      PAYLOAD_CHECK: if (!payload_ok_q) fault = ERR_BAD_PAYLOAD;
       default: ;
     endcase
   end
@@ -192,6 +221,10 @@ module stream_loader #(
       passes_q <= '0;
       tiles_q <= '0;
       blocks_q <= '0;
+      last_pass_q <= 1'b0;
+      last_tile_q <= 1'b0;
+      last_block_q <= 1'b0;
+      image_beats_o <= '0;
       layers_q <= '0;
       header_q <= '0;
       layer_q <= '0;
@@ -204,12 +237,13 @@ module stream_loader #(
       unique case (state_q)
         RECORD:
         if (take) begin
-          word_q <= record_last ? '0 : word_q + 16'd1;
+          word_q <= record_last ? '0 : word_q + 1'b1;
           if (record_last) state_q <= CRC_WAIT;
         end
         CRC_WAIT: if (crc_done) state_q <= have_header_q ? LAYER_CHECK : HEADER_CHECK;
         HEADER_CHECK: begin
           header_q <= new_header;
+          image_beats_o <= image_beats_q;
           have_header_q <= 1'b1;
           state_q <= RECORD;
         end
@@ -221,25 +255,33 @@ module stream_loader #(
           layers_q <= layers_q + 16'd1;
           blocks_q <= new_layer.out_blocks;
           tiles_q <= new_layer.tiles;
+          last_block_q <= single_block_q;
+          last_tile_q <= single_tile_q;
           state_q <= PARAMS;
         end
         PARAMS: if (take) begin
-          word_q <= word_q + 16'd1;
-          if (word_q == 16'(ParamWords - 1)) begin
+          word_q <= word_q + 1'b1;
+          if (word_q == count_t'(ParamWords - 1)) begin
             word_q <= '0;
             passes_q <= passes_count_q[15:0];
+            last_pass_q <= single_pass_q;
             state_q <= WEIGHTS;
           end
         end
         WEIGHTS: if (take) begin
-          word_q <= word_q + 16'd1;
-          if (word_q == 16'(TileWords - 1)) begin
+          word_q <= word_q + 1'b1;
+          if (word_q == count_t'(TileWords - 1)) begin
             word_q <= '0;
             passes_q <= passes_q - 16'd1;
-            if (passes_q == 1) begin
-              tiles_q <= tiles_q == 1 ? layer_q.tiles : tiles_q - 11'd1;
-              if (tiles_q == 1) blocks_q <= blocks_q - 10'd1;
-              state_q <= tiles_q == 1 && blocks_q == 1 ? PAYLOAD_FOLD : PARAMS;
+            last_pass_q <= passes_q == 16'd2;
+            if (last_pass_q) begin
+              tiles_q <= last_tile_q ? layer_q.tiles : tiles_q - 11'd1;
+              last_tile_q <= last_tile_q ? single_tile_q : tiles_q == 11'd2;
+              if (last_tile_q) begin
+                blocks_q <= blocks_q - 10'd1;
+                last_block_q <= blocks_q == 10'd2;
+              end
+              state_q <= last_tile_q && last_block_q ? PAYLOAD_FOLD : PARAMS;
             end
           end
         end
@@ -247,9 +289,10 @@ module stream_loader #(
           lane_count_q <= lane_count_q + 1'b1;
           if (lane_count_q == ($bits(lane_count_q))'(Lanes - 1)) begin
             lane_count_q <= '0;
-            state_q <= PAYLOAD_CHECK;
+            state_q <= PAYLOAD_SETTLE;
           end
         end
+        PAYLOAD_SETTLE: state_q <= PAYLOAD_CHECK;
         PAYLOAD_CHECK: state_q <= layers_q == header_q.layers ? FINISHED : RECORD;
         FINISHED, FAILED: ;
         default: state_q <= FAILED;
