@@ -1,17 +1,16 @@
 """accumulator == a NumPy array that adds, replaces and is drained."""
 
 import random
+from collections import deque
 
 import cocotb
 import numpy as np
 import pytest
 from cocotb.triggers import RisingEdge
 
+from sim import latencies
 from sim.bench import run_bench
 from sim.streams import cycles, from_vector, random_generator, start, to_fields
-
-REVISIT = 3
-"""Cycles after which a pixel may be named again."""
 
 
 @cocotb.test()
@@ -31,7 +30,7 @@ async def steps_add_replace_and_drain(dut, idle):
                 drained.append(from_vector(int(dut.drain_o.value), np.int32, kp))
 
     cocotb.start_soon(collect())
-    sums = np.zeros(kp, np.int64)
+    waiting = deque([np.zeros(kp, np.int64)] * latencies.DRAIN)  # sums of the steps before
     for _ in range(1500):
         valid = drain = first = False
         index = random.choice([i for i in range(depth) if i not in recent])
@@ -41,9 +40,11 @@ async def steps_add_replace_and_drain(dut, idle):
             drain = drain and known[index]
         dut.step_valid_i.value, dut.step_first_i.value, dut.step_drain_i.value = valid, first, drain
         dut.step_index_i.value = index
-        dut.sums_i.value = to_fields(sums, bits)  # of the step before
+        dut.sums_i.value = to_fields(waiting.popleft(), bits)
         await RisingEdge(dut.clk_i)
-        recent = [*recent, index][1 - REVISIT :] if valid or drain else [*recent, None][1 - REVISIT :]
+        recent = (
+            [*recent, index][1 - latencies.REVISIT :] if valid or drain else [*recent, None][1 - latencies.REVISIT :]
+        )
         # Partial sums use the whole width; the running total stays within int32, as the compiler proves.
         limit = 1 << (bits - 1)
         sums = rng.integers(-limit, limit, kp)
@@ -54,8 +55,11 @@ async def steps_add_replace_and_drain(dut, idle):
             sums = np.where(np.abs(old + sums) < 1 << 31, sums, 0)
             model[index] = old + sums
             known[index] = True
+        waiting.append(sums)
     dut.step_valid_i.value = dut.step_drain_i.value = 0
-    dut.sums_i.value = to_fields(sums, bits)
+    for sums in waiting:
+        dut.sums_i.value = to_fields(sums, bits)
+        await RisingEdge(dut.clk_i)
     await cycles(dut, 5)
     assert len(expected) > 100
     assert np.array_equal(drained, expected)

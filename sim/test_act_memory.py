@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from cocotb.triggers import RisingEdge
 
+from sim import latencies
 from sim.bench import run_bench
 from sim.streams import cycles, from_vector, random_generator, start, to_vector
 
-LATENCY = 3
+LATENCY = latencies.READ
+FAULT_LATENCY = 2
 
 
 class Bench:
@@ -105,7 +107,7 @@ async def an_address_beyond_the_banks_is_reported_and_touches_nothing(dut):
             dut.out_mask_i.value = (1 << bench.groups) - 1
             await RisingEdge(dut.clk_i)
             getattr(dut, enable).value = 0
-            await RisingEdge(dut.clk_i)
+            await cycles(dut, FAULT_LATENCY)
             assert dut.fault_o.value, f"{name} at {address}"
             await RisingEdge(dut.clk_i)
             assert not dut.fault_o.value
@@ -128,7 +130,7 @@ async def readers_that_meet_in_a_bank_are_reported(dut):
         dut.conv_addr_i.value, dut.res_addr_i.value = conv, res
         await RisingEdge(dut.clk_i)
         dut.conv_en_i.value = dut.res_en_i.value = 0
-        await RisingEdge(dut.clk_i)
+        await cycles(dut, FAULT_LATENCY)
         assert bool(dut.fault_o.value) == (bench.bank(conv) == bench.bank(res))
 
 

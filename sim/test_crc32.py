@@ -19,7 +19,7 @@ def record(rng):
 
 
 async def is_right(dut, data):
-    """What the block says of a record, and that it says so once, one cycle after its last word."""
+    """What the block says of a record, and that it says so once, two cycles after its last word."""
     dut.record_i.value = int.from_bytes(data, "little")
     dut.start_i.value = 1
     await RisingEdge(dut.clk_i)
@@ -30,7 +30,7 @@ async def is_right(dut, data):
         await RisingEdge(dut.clk_i)
         if int(dut.done_o.value):
             pulses.append((cycle, int(dut.ok_o.value)))
-    assert len(pulses) == 1 and pulses[0][0] == WORDS, pulses
+    assert len(pulses) == 1 and pulses[0][0] == WORDS + 1, pulses
     return pulses[0][1] == 1
 
 

@@ -13,14 +13,15 @@ from cocotb.triggers import RisingEdge
 from hw.golden import execute
 from hw.isa import DESCRIPTOR_BYTES, FEATURE_BYTES, PARAMETER_BYTES, ArrayConfig, Pool
 from hw.stream import encode_layer
+from sim import latencies
 from sim.bench import run_bench
 from sim.random_layers import random_program
 from sim.streams import Source, cycles, from_vector, random_generator, start, to_vector, until
 from sim.test_pass_sequencer import SLOTS, STEP, Drain, expected_drains, expected_steps, tile_pixels
 
 MIN_PASS = 4
-READ_LATENCY = 3
-SHORTEST_WAY = 15
+READ_LATENCY = latencies.READ
+SHORTEST_WAY = latencies.READ + latencies.array(8, 18) + 8
 """Cycles from a step to the write of its pixel, at least."""
 
 

@@ -41,6 +41,7 @@ class Bench:
 
     async def read(self, slot):
         self.dut.read_slot_i.value = slot
+        await RisingEdge(self.dut.clk_i)
         await ReadOnly()
         value = int(self.dut.params_o.value)
         await RisingEdge(self.dut.clk_i)

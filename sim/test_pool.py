@@ -62,7 +62,10 @@ class Bench:
             dut.data_i.value = to_fields(pixel, 9)
             await RisingEdge(dut.clk_i)
         dut.valid_i.value = 0
-        await cycles(dut, 6)
+        await cycles(dut, 2)
+        while dut.busy_o.value:
+            await RisingEdge(dut.clk_i)
+        await cycles(dut, 2)
         expected = np.stack([pool(block, d) for block in x])
         if d.pool_mode == Pool.GLOBAL_SUM:
             assert not self.pixels

@@ -8,7 +8,7 @@ import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
 
 from sim.bench import run_bench
-from sim.streams import random_generator, reset, start, to_vector
+from sim.streams import cycles, random_generator, reset, start, to_vector
 
 
 class Bench:
@@ -17,7 +17,7 @@ class Bench:
     def __init__(self, dut):
         self.dut = dut
         self.cp, self.kp = int(dut.CP.value), int(dut.KP.value)
-        self.stream_bytes, self.lead = int(dut.STREAM_BYTES.value), int(dut.LEAD.value)
+        self.stream_bytes, self.lead, self.hold = (int(p.value) for p in (dut.STREAM_BYTES, dut.LEAD, dut.HOLD))
         self.rows = -(-self.cp * self.kp // self.stream_bytes)
         self.rng = random_generator()
 
@@ -59,7 +59,7 @@ class Bench:
         await RisingEdge(self.dut.clk_i)
 
     async def passes(self, tiles, pace):
-        """Take each tile when it is ready, swap it in LEAD cycles later, look at the array's weights."""
+        """Take each tile when it is ready, swap it in LEAD cycles later, read it for HOLD cycles as the array does."""
         d = self.dut
         for number, tile in enumerate(tiles):
             await ReadOnly()
@@ -78,9 +78,10 @@ class Bench:
             d.swap_i.value = 1
             await RisingEdge(d.clk_i)
             d.swap_i.value = 0
-            await ReadOnly()
-            assert int(d.weights_o.value) == to_vector(tile), f"tile {number}"
-            await RisingEdge(d.clk_i)
+            for cycle in range(self.hold):
+                await ReadOnly()
+                assert int(d.weights_o.value) == to_vector(tile), f"tile {number}, {cycle + 1} cycles after its swap"
+                await RisingEdge(d.clk_i)
             for _ in range(random.randrange(2 * pace)):
                 await RisingEdge(d.clk_i)
 
@@ -100,16 +101,37 @@ async def a_tile_is_ready_when_its_last_words_are_waiting(dut):
     bench = Bench(dut)
     await bench.start()
     for missing in range(bench.rows + 1):
-        await reset(dut)
-        await bench.words(bench.rows - missing)
         for waiting in range(bench.rows + 1):
+            dut.available_i.value = 0
+            await reset(dut)
+            await bench.words(bench.rows - missing)
             dut.available_i.value = waiting
-            await ReadOnly()
+            await cycles(dut, 2)
             ready = missing == 0 or (missing <= bench.lead and waiting >= missing)
             assert bool(dut.tile_ready_o.value) == ready, f"{missing} words missing, {waiting} waiting"
-            await RisingEdge(dut.clk_i)
 
 
-@pytest.mark.parametrize(("cp", "kp", "stream_bytes"), [(8, 8, 8), (16, 8, 12), (16, 16, 16)])
-def test_weight_buffer(cp, kp, stream_bytes):
-    run_bench("weight_buffer", __name__, {"CP": cp, "KP": kp, "STREAM_BYTES": stream_bytes, "LEAD": 5})
+@cocotb.test()
+async def a_ready_tile_stays_ready_until_it_is_taken(dut):
+    bench = Bench(dut)
+    await bench.start()
+    await bench.words(bench.rows - 1)
+    dut.available_i.value = 1
+    await cycles(dut, 1)
+    dut.available_i.value = 0  # the word is on its way
+    for _ in range(5):
+        await cycles(dut, 1)
+        assert dut.tile_ready_o.value
+    dut.take_i.value = 1
+    await cycles(dut, 1)
+    dut.take_i.value = 0
+    await cycles(dut, 1)
+    assert not dut.tile_ready_o.value
+
+
+@pytest.mark.parametrize(
+    ("cp", "kp", "stream_bytes", "lead", "hold"),
+    [(8, 8, 8, 9, 1), (16, 8, 12, 5, 4), (16, 16, 16, 9, 4), (8, 8, 8, 3, 2)],
+)
+def test_weight_buffer(cp, kp, stream_bytes, lead, hold):
+    run_bench("weight_buffer", __name__, {"CP": cp, "KP": kp, "STREAM_BYTES": stream_bytes, "LEAD": lead, "HOLD": hold})

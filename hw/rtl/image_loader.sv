@@ -29,51 +29,52 @@ module image_loader #(
   output logic [23:0]         limit_o  // first address that is not written yet
 );
 
-  // A whole word moves on to wait for its bank, so the beats never see whether that bank is free.
   logic [Beats-1:0][BeatBits-1:0] word_q;
   logic [IndexBits-1:0] index_q;
-  logic full_q, waiting_q;
+  logic full_q, room;
   logic [23:0] addr_q;
-  logic word_last, written, move;
+  logic word_last, accept;
   assign word_last = 8'(index_q) == beats_i - 8'd1;
-  assign written = waiting_q && word_ready_i;
-  assign move = full_q && (!waiting_q || word_ready_i);
-
-  assign word_valid_o = waiting_q;
-  assign word_addr_o = addr_q;
-  assign beat_ready_o = !full_q || !waiting_q;
+  assign beat_ready_o = !full_q || room;
+  assign accept = beat_valid_i && beat_ready_o;
 
   always_ff @(posedge clk_i) begin
-    if (beat_valid_i && beat_ready_o) word_q[index_q] <= beat_i;
-    if (move) word_o <= word_q;
+    if (accept) word_q[index_q] <= beat_i;
   end
 
   always_ff @(posedge clk_i) begin
-    if (!rst_ni) begin
+    if (!rst_ni || start_i) begin
       index_q <= '0;
       full_q <= 1'b0;
-      waiting_q <= 1'b0;
-      addr_q <= '0;
-      limit_o <= '0;
-    end else if (start_i) begin
-      index_q <= '0;
-      full_q <= 1'b0;
-      waiting_q <= 1'b0;
-      addr_q <= base_i;
-      limit_o <= base_i;
     end else begin
-      if (written) begin
-        addr_q <= addr_q + 24'd1;
-        limit_o <= addr_q + 24'd1;
-      end
-      waiting_q <= move || (waiting_q && !word_ready_i);
-      full_q <= full_q && !move;
-      if (beat_valid_i && beat_ready_o) begin
-        index_q <= word_last ? '0 : index_q + 1'b1;
-        if (word_last) full_q <= 1'b1;
-      end
+      if (accept) index_q <= word_last ? '0 : index_q + 1'b1;
+      full_q <= accept ? word_last : full_q && !room;
     end
   end
+
+  // Whole words wait here for their bank, so that the beats never see whether it is free.
+  skid_buffer #(
+    .WIDTH(8 * CP)
+  ) u_words (
+    .clk_i,
+    .rst_ni,
+    .clear_i(start_i),
+    .valid_i(full_q),
+    .ready_o(room),
+    .data_i (word_q),
+    .valid_o(word_valid_o),
+    .ready_i(word_ready_i),
+    .data_o (word_o)
+  );
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) addr_q <= '0;
+    else if (start_i) addr_q <= base_i;
+    else if (word_valid_o && word_ready_i) addr_q <= addr_q + 24'd1;
+  end
+
+  assign word_addr_o = addr_q;
+  assign limit_o = addr_q;
 
   initial begin : check_parameters
     if (CP % PORT_BYTES != 0) $fatal(1, "image_loader: PORT_BYTES=%0d does not divide CP=%0d", PORT_BYTES, CP);
