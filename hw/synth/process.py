@@ -15,12 +15,18 @@ class SynthesisError(RuntimeError):
 
 
 def run_tool(
-    title: str, command: Sequence[str | Path], log: Path, phases: Mapping[str, str], error: str = r"^ERROR\b.*"
+    title: str,
+    command: Sequence[str | Path],
+    log: Path,
+    phases: Mapping[str, str],
+    error: str = r"^ERROR\b.*",
+    folder: Path | None = None,
 ) -> None:
-    """Run ``command`` to its end, its output into ``log``.
+    """Run ``command`` to its end, in ``folder`` if one is given, its output into ``log``.
 
-    ``phases`` maps the start of an output line to a name, in the order in which they come; the bar moves when one begins. ``error`` is
-    the pattern of the lines that say what went wrong. Raises SynthesisError when the tool cannot start or returns non-zero.
+    ``phases`` maps the start of an output line (after a time in brackets, if there is one) to a name, in the order in which they come; the
+    bar moves when one begins. ``error`` is the pattern of the lines that say what went wrong. Raises SynthesisError when the tool cannot
+    start or returns non-zero.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     ahead = list(phases)
@@ -34,6 +40,8 @@ def run_tool(
         try:
             process = subprocess.Popen(
                 [str(word) for word in command],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -47,7 +55,8 @@ def run_tool(
                 sink.write(line)
                 if re.match(error, line):
                     complaints.append(line.strip())
-                begun = next((i for i, start in enumerate(ahead) if line.startswith(start)), None)
+                text = re.sub(r"^\[[\d:]+\] ", "", line)
+                begun = next((i for i, start in enumerate(ahead) if text.startswith(start)), None)
                 if begun is not None:
                     bar.set_postfix_str(phases[ahead[begun]], refresh=False)
                     bar.update(begun + 1)
