@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hw.isa import BOARDS, ConfigurationError, load_config
 from hw.sv_package import write_package
-from hw.synth.flow import DEFAULT_BOARD, summary, synthesise
+from hw.synth.flow import DEFAULT_BOARD, estimate, summary, synthesise
 from hw.synth.process import SynthesisError
 
 
@@ -24,6 +24,9 @@ def main() -> None:
         "--board", default=DEFAULT_BOARD, help="file in hw/boards (default: %(default)s, open tools only)"
     )
     synth.add_argument("--seed", type=int, default=1, help="of placement, for the open flow (default: %(default)s)")
+    synth.add_argument(
+        "--estimate", action="store_true", help="stop before placement (1 minute): the slowest path into each register"
+    )
     arguments = parser.parse_args()
     if arguments.command == "package":
         print(write_package(arguments.output))
@@ -41,6 +44,9 @@ def main() -> None:
 def _synth(arguments: argparse.Namespace) -> int:
     """0 when the bitstream is there and runs at the board's clock, 1 when it misses the clock, 2 when a tool failed."""
     try:
+        if arguments.estimate:
+            print(estimate(arguments.board))
+            return 0
         result = synthesise(arguments.board, seed=arguments.seed)
     except (ConfigurationError, SynthesisError) as error:
         print(f"python -m hw synth: {error}", file=sys.stderr)

@@ -13,6 +13,7 @@ from typing import Any
 
 from hw.board import Board, Ecp5Build
 from hw.sources import npu_parameters, rtl_sources
+from hw.synth.ecp5_registers import move_registers
 from hw.synth.process import SynthesisError, run_tool
 from hw.synth.report import Implementation, Utilisation
 from hw.synth.yosys import read_commands, run_yosys
@@ -70,6 +71,9 @@ def synthesise(board: Board, work: Path) -> Path:
         },
         work,
     )
+    design = json.loads(netlist.read_text())
+    move_registers(design["modules"][TOP])
+    netlist.write_text(json.dumps(design))
     return netlist
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from hw.board import load_board
 from hw.isa import ConfigurationError
 from hw.sources import BUILD
-from hw.synth import ecp5
+from hw.synth import ecp5, ecp5_paths
 from hw.synth.report import Implementation, text_table
 
 DEFAULT_BOARD = "ecp5-85f"
@@ -21,6 +23,16 @@ def synthesise(name: str, *, seed: int = 1) -> Implementation:
     if board.build.tool == "ecp5":
         return ecp5.build(board, out, seed=seed)
     raise ConfigurationError(f"{name}: no flow for tool {board.build.tool!r} yet")
+
+
+def estimate(name: str) -> str:
+    """The slowest paths of the NPU, one for each register, from the ECP5's netlist before placement. Raises like synthesise()."""
+    board = load_board(name)
+    if board.build is None or board.build.tool != "ecp5":
+        raise ConfigurationError(f"{name}: paths are estimated for boards of the open flow, such as {DEFAULT_BOARD}")
+    netlist = ecp5.synthesise(board, BUILD / "synth" / name / "work")
+    module = json.loads(netlist.read_text())["modules"][ecp5.TOP]
+    return ecp5_paths.text(ecp5_paths.slowest_paths(module), board.array.clock_mhz)
 
 
 def summary(name: str, result: Implementation) -> str:
