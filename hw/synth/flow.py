@@ -7,7 +7,7 @@ import json
 from hw.board import load_board
 from hw.isa import ConfigurationError
 from hw.sources import BUILD
-from hw.synth import ecp5, ecp5_paths
+from hw.synth import ecp5, ecp5_paths, vitis, vivado
 from hw.synth.report import Implementation, text_table
 
 DEFAULT_BOARD = "ecp5-85f"
@@ -22,7 +22,9 @@ def synthesise(name: str, *, seed: int = 1) -> Implementation:
         raise ConfigurationError(f"{name} is an array for simulation: its board file has no [build]")
     if board.build.tool == "ecp5":
         return ecp5.build(board, out, seed=seed)
-    raise ConfigurationError(f"{name}: no flow for tool {board.build.tool!r} yet")
+    if board.build.tool == "vivado":
+        return vivado.build(board, out)
+    return vitis.build(board, out)
 
 
 def estimate(name: str) -> str:
