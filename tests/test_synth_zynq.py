@@ -1,5 +1,6 @@
 """The Zynq flow's scripts, run to their end for every Zynq board in a Tcl interpreter whose Vivado commands are modelled (vivado_model)."""
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -81,11 +82,8 @@ def test_every_master_reaches_the_memory_port_of_the_board_file(built: tuple[Boa
 
 def test_memory_ports_are_as_wide_as_the_array_wants_them(built: tuple[Board, Vivado]):
     board, model = built
-    widths = {
-        v
-        for k, v in model.cells["ps"].config.items()
-        if ("__DATA_WIDTH" in k and "SAXI" in k) or ("HP" in k and "WIDTH" in k)
-    }
+    config = model.cells["ps"].config
+    widths = {value for key, value in config.items() if re.search(r"SAXIGP\d__DATA_WIDTH|S_AXI_HP\d_DATA_WIDTH", key)}
     assert widths == {str(8 * board.array.port_bytes)}
 
 

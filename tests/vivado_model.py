@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from vivado_blocks import PARAMETERS, BlockError, Cell
 from vivado_commands import COMMANDS, DIRECTIVES, EVERYWHERE
 
 BRIDGE = Path(__file__).with_name("vivado_bridge.tcl")
@@ -32,26 +34,6 @@ class Call:
     options: dict[str, str]
     flags: frozenset[str]
     arguments: tuple[str, ...]
-
-
-@dataclass
-class Cell:
-    """A block of the design: its type and configuration, from which its pins follow."""
-
-    vlnv: str
-    config: dict[str, str] = field(default_factory=dict)
-
-    def on(self, name: str) -> bool:
-        return self.config.get(f"CONFIG.{name}") == "1"
-
-
-@dataclass(frozen=True)
-class Pins:
-    """What a cell shows to the outside. Interfaces: True for a master."""
-
-    inputs: frozenset[str]
-    outputs: frozenset[str]
-    interfaces: dict[str, bool]
 
 
 class Vivado:
@@ -77,6 +59,8 @@ class Vivado:
 
     def run(self, script: Path, parameters: Path, folder: Path) -> None:
         """Run a script as Vivado would in ``folder``. Raises VivadoError with the Tcl error."""
+        if shutil.which("tclsh") is None:
+            raise FileNotFoundError("tclsh is not installed; on Debian 12: apt-get install tcl")
         process = subprocess.Popen(
             ["tclsh", str(BRIDGE), str(script), str(parameters)],
             cwd=folder,
@@ -232,87 +216,29 @@ class Vivado:
 
     def _create_bd_cell(self, call: Call) -> str:
         vlnv = call.options["-vlnv"]
-        known = {"zynq_ultra_ps_e", "processing_system7", "smartconnect", "proc_sys_reset", "npu"}
-        if call.options.get("-type") != "ip" or vlnv.split(":")[2] not in known or call.arguments[0] in self.cells:
+        vendor, library, kind, *_ = vlnv.split(":")
+        if call.options.get("-type") != "ip" or kind not in PARAMETERS or call.arguments[0] in self.cells:
             raise VivadoError(f"cannot create {call.arguments[0]} as {vlnv}")
-        if vlnv.startswith("xilinx.com:ip:") != (vlnv.split(":")[2] != "npu"):
+        if (vendor, library) != (("xilinx.com", "ip") if kind != "npu" else ("quarkwave", "npu")):
             raise VivadoError(f"no IP {vlnv} in the catalog")
-        self.cells[call.arguments[0]] = Cell(vlnv)
+        self.cells[call.arguments[0]] = Cell(vlnv, self.bus_interfaces)
         return f"/{call.arguments[0]}"
 
     def _configure(self, cell: str, key: str, value: str) -> None:
-        allowed = {
-            "zynq_ultra_ps_e": (
-                r"PSU__(FPGA_PL0_ENABLE|USE__(M_AXI_GP[0-2]|S_AXI_GP[0-6]|IRQ[01])|[MS]AXIGP[0-6]__DATA_WIDTH"
-                r"|CRL_APB__PL0_REF_CTRL__FREQMHZ)"
-            ),
-            "processing_system7": (
-                r"PCW_(EN_CLK0_PORT|FPGA0_PERIPHERAL_FREQMHZ|USE_M_AXI_GP[01]|USE_S_AXI_HP[0-3]|S_AXI_HP[0-3]_DATA_WIDTH"
-                r"|USE_FABRIC_INTERRUPT|IRQ_F2P_INTR)"
-            ),
-            "smartconnect": r"NUM_(SI|MI|CLKS)",
-        }
         if cell not in self.cells:
             raise VivadoError(f"no cell {cell}")
-        if not re.fullmatch(allowed.get(self.kind(cell), "(?!)"), key.removeprefix("CONFIG.")):
-            raise VivadoError(f"{self.kind(cell)} has no parameter {key}")
-        widths = {"zynq_ultra_ps_e": {"32", "64", "128"}, "processing_system7": {"32", "64"}}
-        if key.endswith("DATA_WIDTH") and value not in widths[self.kind(cell)]:
-            raise VivadoError(f"{key} cannot be {value}")
-        self.cells[cell].config[key] = value
-
-    def kind(self, cell: str) -> str:
-        """The IP's name."""
-        return self.cells[cell].vlnv.split(":")[2]
-
-    def pins(self, name: str) -> Pins:
-        """The pins of a cell in its present configuration."""
-        cell = self.cells[name]
-        match self.kind(name):
-            case "zynq_ultra_ps_e":
-                ports = [n for n in range(4) if cell.on(f"PSU__USE__S_AXI_GP{n + 2}")]
-                inputs = {f"saxihp{n}_fpd_aclk" for n in ports}
-                inputs |= {"maxihpm0_fpd_aclk"} if cell.on("PSU__USE__M_AXI_GP0") else set()
-                inputs |= {"pl_ps_irq0"} if cell.on("PSU__USE__IRQ0") else set()
-                interfaces = {f"S_AXI_HP{n}_FPD": False for n in ports}
-                interfaces |= {"M_AXI_HPM0_FPD": True} if cell.on("PSU__USE__M_AXI_GP0") else {}
-                outputs = {"pl_clk0", "pl_resetn0"} if cell.on("PSU__FPGA_PL0_ENABLE") else set()
-                return Pins(frozenset(inputs), frozenset(outputs), interfaces)
-            case "processing_system7":
-                ports = [n for n in range(4) if cell.on(f"PCW_USE_S_AXI_HP{n}")]
-                inputs = {f"S_AXI_HP{n}_ACLK" for n in ports}
-                inputs |= {"M_AXI_GP0_ACLK"} if cell.on("PCW_USE_M_AXI_GP0") else set()
-                inputs |= {"IRQ_F2P"} if cell.on("PCW_USE_FABRIC_INTERRUPT") and cell.on("PCW_IRQ_F2P_INTR") else set()
-                interfaces = {f"S_AXI_HP{n}": False for n in ports}
-                interfaces |= {"M_AXI_GP0": True} if cell.on("PCW_USE_M_AXI_GP0") else {}
-                outputs = {"FCLK_CLK0", "FCLK_RESET0_N"} if cell.on("PCW_EN_CLK0_PORT") else set()
-                return Pins(frozenset(inputs), frozenset(outputs), interfaces)
-            case "smartconnect":
-                count = {key: int(cell.config.get(f"CONFIG.NUM_{key}", "1")) for key in ("SI", "MI")}
-                slaves = {f"S{n:02d}_AXI": False for n in range(count["SI"])}
-                masters = {f"M{n:02d}_AXI": True for n in range(count["MI"])}
-                return Pins(frozenset({"aclk", "aresetn"}), frozenset(), slaves | masters)
-            case "proc_sys_reset":
-                outputs = {
-                    "mb_reset",
-                    "bus_struct_reset",
-                    "peripheral_reset",
-                    "interconnect_aresetn",
-                    "peripheral_aresetn",
-                }
-                return Pins(frozenset({"slowest_sync_clk", "ext_reset_in"}), frozenset(outputs), {})
-        inputs = {n for n, kind in self.bus_interfaces.items() if kind in ("clock", "reset")}
-        outputs = {n for n, kind in self.bus_interfaces.items() if kind == "interrupt"}
-        axi = {n: kind == "master" for n, kind in self.bus_interfaces.items() if kind in ("master", "slave")}
-        return Pins(frozenset(inputs), frozenset(outputs), axi)
+        try:
+            self.cells[cell].set(key, value)
+        except BlockError as error:
+            raise VivadoError(str(error)) from error
 
     def _find(self, path: str, interface: bool) -> str:
         cell, _, pin = path.removeprefix("/").partition("/")
         if cell not in self.cells:
             raise VivadoError(f"no cell {cell!r}, wanted by {path}")
-        pins = self.pins(cell)
+        pins = self.cells[cell].pins()
         if pin not in (pins.interfaces if interface else pins.inputs | pins.outputs):
-            raise VivadoError(f"{self.kind(cell)} has no {'interface' if interface else 'pin'} {pin}")
+            raise VivadoError(f"{self.cells[cell].kind} has no {'interface' if interface else 'pin'} {pin}")
         return f"{cell}/{pin}"
 
     def _get_bd_cells(self, call: Call) -> str:
@@ -330,11 +256,11 @@ class Vivado:
     def _connect_bd_net(self, call: Call) -> str:
         source, *sinks = call.arguments
         cell, pin = source.split("/")
-        if pin not in self.pins(cell).outputs:
+        if pin not in self.cells[cell].pins().outputs:
             raise VivadoError(f"{source} drives nothing")
         for sink in sinks:
             cell, pin = sink.split("/")
-            if pin not in self.pins(cell).inputs or sink in self.driver:
+            if pin not in self.cells[cell].pins().inputs or sink in self.driver:
                 raise VivadoError(f"{sink} is an output or driven already")
             self.driver[sink] = source
         return ""
@@ -342,7 +268,7 @@ class Vivado:
     def _connect_bd_intf_net(self, call: Call) -> str:
         def is_master(path: str) -> bool:
             cell, pin = path.split("/")
-            return self.pins(cell).interfaces[pin]
+            return self.cells[cell].pins().interfaces[pin]
 
         master, slave = sorted(call.arguments, key=is_master, reverse=True)
         if is_master(slave) or not is_master(master):
@@ -376,7 +302,7 @@ class Vivado:
     def _validate_bd_design(self, call: Call) -> str:
         """Every input driven, every interface connected, every clock the same, every master with addresses."""
         for name in self.cells:
-            pins = self.pins(name)
+            pins = self.cells[name].pins()
             loose = [pin for pin in pins.inputs if f"{name}/{pin}" not in self.driver]
             ends = {*self.partner, *self.partner.values()}
             loose += [pin for pin in pins.interfaces if f"{name}/{pin}" not in ends]
@@ -398,4 +324,4 @@ class Vivado:
         """Follow a master through its SmartConnect to the interface that answers."""
         slave = self.partner[master]
         cell, _ = slave.split("/")
-        return self.partner[f"{cell}/M00_AXI"] if self.kind(cell) == "smartconnect" else slave
+        return self.partner[f"{cell}/M00_AXI"] if self.cells[cell].kind == "smartconnect" else slave
