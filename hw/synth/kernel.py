@@ -111,8 +111,8 @@ def kernel_xml(config: ArrayConfig) -> str:
 def link_configuration(board: Board) -> str:
     """``link.cfg`` of ``v++ --link``: one compute unit a core, in its SLR, with all its masters on the memory beside it."""
     assert isinstance(board.build, VitisBuild)
-    names = [f"{NAME}_{i + 1}" for i in range(len(board.build.cores))]
-    lines = ["[connectivity]", f"nk={NAME}:{len(names)}:{'.'.join(names)}"]
+    names = [f"{NAME}_{i + 1}" for i in range(len(board.build.cores))]  # as v++ names them by itself
+    lines = ["[connectivity]", f"nk={NAME}:{len(names)}"]
     for name, core in zip(names, board.build.cores, strict=True):
         slr, memory = core.split(":")
         lines.append(f"slr={name}:{slr}")
