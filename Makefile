@@ -12,6 +12,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator table2 evaluate-demo train-demo
+.PHONY: synth
 .PHONY: test sim lint format build-npu clean
 
 help:  ## List the targets
@@ -63,6 +64,9 @@ evaluate-demo: $(VENV)/.installed  ## AUC of the demo's network on jets it never
 
 train-demo: $(VENV)/.installed  ## Make the demo's network again, from jets to quantize/trained/demo.npz (hours)
 	$(BIN)/python -m quantize demo-net --out build/demo-net --install
+
+synth: $(VENV)/.installed  ## The bitstream of BOARD with its reports (without BOARD: an ECP5, with open tools only)
+	$(BIN)/python -m hw synth $(if $(BOARD),--board $(BOARD)) $(ARGS)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What a developer runs

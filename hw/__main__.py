@@ -1,12 +1,15 @@
-"""Command line of the hardware's sources: ``python -m hw package`` writes the SystemVerilog package."""
+"""Command line of the hardware: ``python -m hw package`` writes the SystemVerilog package, ``synth`` builds a board's bitstream."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from hw.isa import BOARDS, load_config
+from hw.isa import BOARDS, ConfigurationError, load_config
 from hw.sv_package import write_package
+from hw.synth.flow import DEFAULT_BOARD, estimate, summary, synthesise
+from hw.synth.process import SynthesisError
 
 
 def main() -> None:
@@ -16,9 +19,19 @@ def main() -> None:
     package = commands.add_parser("package", help="generate npu_pkg.sv from hw/isa.py")
     package.add_argument("-o", "--output", type=Path, default=Path("build/rtl/npu_pkg.sv"))
     commands.add_parser("boards", help="list the array configurations")
+    synth = commands.add_parser("synth", help="build a board's bitstream; report utilisation and timing")
+    synth.add_argument(
+        "--board", default=DEFAULT_BOARD, help="file in hw/boards (default: %(default)s, open tools only)"
+    )
+    synth.add_argument("--seed", type=int, default=1, help="of placement, for the open flow (default: %(default)s)")
+    synth.add_argument(
+        "--estimate", action="store_true", help="stop before placement (1 minute): the slowest path into each register"
+    )
     arguments = parser.parse_args()
     if arguments.command == "package":
         print(write_package(arguments.output))
+    elif arguments.command == "synth":
+        sys.exit(_synth(arguments))
     else:
         for path in sorted(BOARDS.glob("*.toml")):
             c = load_config(path.stem)
@@ -26,6 +39,20 @@ def main() -> None:
                 f"{c.name:10} {c.cp} x {c.kp} = {c.macs} MACs, {c.banks} banks of {c.bank_words} words, "
                 f"{c.stream_bytes} B/cycle"
             )
+
+
+def _synth(arguments: argparse.Namespace) -> int:
+    """0 when the bitstream is there and runs at the board's clock, 1 when it misses the clock, 2 when a tool failed."""
+    try:
+        if arguments.estimate:
+            print(estimate(arguments.board))
+            return 0
+        result = synthesise(arguments.board, seed=arguments.seed)
+    except (ConfigurationError, SynthesisError) as error:
+        print(f"python -m hw synth: {error}", file=sys.stderr)
+        return 2
+    print(summary(arguments.board, result))
+    return 0 if result.met else 1
 
 
 if __name__ == "__main__":

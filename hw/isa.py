@@ -1,7 +1,7 @@
-"""The NPU's instruction set, once: array configuration, program header, layer descriptor, registers, error codes.
+"""The NPU's instruction set, once: array configuration, program header, layer descriptor, error codes; the registers come from their map.
 
-The compiler, the driver, the golden model and the generated SystemVerilog package (``hw.sv_package``) all read this file; no offset
-or bit position is typed anywhere else. NumPy-free and importable on a board.
+The compiler, the driver, the golden model and the generated SystemVerilog package (``hw.sv_package``) all read this file; no bit position
+of a record is typed anywhere else, and no register's offset outside ``hw/regs/npu.rdl``. NumPy-free and importable on a board.
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from dataclasses import MISSING, dataclass, field, fields
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
+
+from hw.registers import LAYER_COUNTERS_MAX as LAYER_COUNTERS_MAX
+from hw.registers import REGISTER_BITS as REGISTER_BITS
+from hw.registers import Control as Control
+from hw.registers import Register as Register
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -281,59 +286,6 @@ class LayerDescriptor(PackedRecord):
     def passes_per_tile(self) -> int:
         """Weight tiles that one tile of pixels accumulates over."""
         return self.in_blocks * self.kernel_h * self.kernel_w
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# AXI4-Lite registers: the Vitis ap_ctrl_chain map at 0x00 (UG1393), then ours.
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-class Register(IntEnum):
-    """Byte offsets of the 32-bit registers. Addresses are 64-bit pairs, low half first.
-
-    A run takes the registers with START; START written during a run waits for its end, and meanwhile the next image is loaded. Error and
-    counters are those of the last finished run.
-    """
-
-    CONTROL = 0x00
-    GLOBAL_INTERRUPT_ENABLE = 0x04
-    INTERRUPT_ENABLE = 0x08
-    INTERRUPT_STATUS = 0x0C
-    PROGRAM_ADDRESS = 0x10  # one pair a port, four pairs reserved
-    IMAGE_ADDRESS = 0x30
-    FEATURE_ADDRESS = 0x38
-    PROGRAM_BEATS = 0x40  # beats each weight port reads
-    WATCHDOG = 0x44  # cycles without progress before ErrorCode.WATCHDOG; 0 switches it off
-    ERROR_CODE = 0x50
-    ERROR_LAYER = 0x54
-    CYCLES = 0x60  # start to done
-    MAC_BUSY = 0x64  # cycles in which the array took an activation word
-    WEIGHT_STALL = 0x68  # cycles a pass waited for its weight tile
-    IMAGE_STALL = 0x6C  # cycles the reader waited for the image to arrive
-    DRAIN = 0x70  # cycles spent only on draining tiles
-    OVERHEAD = 0x74  # the rest: descriptors, pipeline latency, feature store
-    LAYERS_DONE = 0x78
-    RUNS = 0x7C  # runs finished since reset, modulo 2**32: whose the error and the counters are
-    ID_MAGIC = 0x80
-    ID_VERSION = 0x84
-    ID_ARRAY = 0x88  # kp << 16 | cp
-    ID_MEMORY = 0x8C  # total activation words
-    ID_STREAM = 0x90  # acc_depth << 16 | stream_bytes
-    LAYER_COUNTERS = 0x1000  # four words a layer: cycles, mac_busy, weight_stall, drain
-
-
-REGISTER_BITS = 13
-LAYER_COUNTERS_MAX = 256
-"""Layers that have counters of their own."""
-
-
-class Control(IntEnum):
-    """Bits of Register.CONTROL."""
-
-    START = 1 << 0
-    DONE = 1 << 1  # clears when read
-    IDLE = 1 << 2
-    READY = 1 << 3  # the last START was taken, its registers may be written again; clears when read
 
 
 class ErrorCode(IntEnum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hw.board import Device, load_board
+from hw.board import Device, board_names, load_board
 from hw.isa import LAYER_COUNTERS_MAX, POOL_KERNEL_MAX, ArrayConfig, ConfigurationError
 from hw.synth.report import Utilisation
 
@@ -56,8 +56,8 @@ def memories(c: ArrayConfig, device: Device | None) -> tuple[Memory, ...]:
 
 
 def load_device(name: str) -> Device | None:
-    """The device of board ``name``, or None where hw/boards names none (an array for simulation only)."""
-    return load_board(name).device
+    """The device of board ``name``, or None where hw/boards names none (an array for simulation, or of somebody else's board)."""
+    return load_board(name).device if name in board_names() else None
 
 
 def used(c: ArrayConfig, device: Device | None) -> Utilisation:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from hw.isa import ArrayConfig
+from hw.register_map import write_rtl
 from hw.sv_package import write_package
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -13,10 +14,14 @@ RTL = ROOT / "hw" / "rtl"
 BUILD = ROOT / "build"
 
 
+def generated_sources(folder: Path = BUILD / "rtl") -> list[Path]:
+    """The files that are generated, up to date: the package from ``hw.isa``, the registers from ``hw/regs/npu.rdl``."""
+    return [write_package(folder / "npu_pkg.sv"), *write_rtl(folder)]
+
+
 def rtl_sources(top: str) -> list[Path]:
     """The files of module ``top`` and all it uses, packages first. Raises FileNotFoundError for an unknown module."""
-    package = write_package(BUILD / "rtl" / "npu_pkg.sv")
-    known = {path.stem: path for path in [package, *RTL.glob("*.sv")]}
+    known = {path.stem: path for path in [*generated_sources(), *RTL.glob("*.sv")]}
     if top not in known:
         raise FileNotFoundError(f"hw/rtl has no module {top!r}")
     found: dict[str, Path] = {}

@@ -1,10 +1,10 @@
-"""Generates ``npu_pkg.sv`` from ``hw.isa``: packed structs, register offsets, error codes. Run: ``python -m hw package -o FILE``."""
+"""Generates ``npu_pkg.sv`` from ``hw.isa``: packed structs, error codes, sizes. Run: ``python -m hw package -o FILE``."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from hw.files import write_if_changed
 from hw.isa import (
     DESCRIPTOR_BYTES,
     FEATURE_BYTES,
@@ -19,7 +19,6 @@ from hw.isa import (
     PackedRecord,
     Pool,
     ProgramHeader,
-    Register,
 )
 
 
@@ -46,7 +45,7 @@ def package_text() -> str:
     lines = [
         "// Generated from hw/isa.py by hw/sv_package.py; change it there.",
         "",
-        "// Shared types and constants of the NPU: stream records, registers, error codes.",
+        "// Shared types and constants of the NPU: stream records, error codes, sizes.",
         "/* verilator lint_off UNUSEDPARAM */",
         "package npu_pkg;",
         "",
@@ -64,16 +63,9 @@ def package_text() -> str:
         *_enum([(f"ERR_{e.name}", e.value) for e in ErrorCode], 8, "error_e"),
         f"  parameter int unsigned REGISTER_BITS = {REGISTER_BITS};",
     ]
-    lines += [f"  parameter logic [REGISTER_BITS-1:0] REG_{r.name} = {REGISTER_BITS}'h{r.value:04x};" for r in Register]
     return "\n".join([*lines, "", "endpackage", "/* verilator lint_on UNUSEDPARAM */", ""])
 
 
 def write_package(path: Path) -> Path:
     """Write the package, whole or not at all, and only when its text changed. Returns ``path``."""
-    text = package_text()
-    if not path.is_file() or path.read_text() != text:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part{os.getpid()}")
-        part.write_text(text)
-        os.replace(part, path)
-    return path
+    return write_if_changed(path, package_text())

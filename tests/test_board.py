@@ -7,6 +7,7 @@ import pytest
 from hw import isa
 from hw.board import VitisBuild, VivadoBuild, board_names, load_board
 from hw.isa import ConfigurationError
+from hw.resources import COUNTED, used
 
 GOOD = (isa.BOARDS / "pynq-z2.toml").read_text()
 
@@ -33,6 +34,20 @@ def test_every_board_that_is_built_has_a_clock(name: str):
 @pytest.mark.parametrize("name", [n for n in board_names() if isinstance(load_board(n).build, VivadoBuild)])
 def test_every_zynq_board_has_its_constraints(name: str):
     assert load_board(name).constraints.is_file()
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in board_names() if isinstance(load_board(n).build, VivadoBuild | VitisBuild)]
+)
+def test_the_page_on_synthesis_gives_each_boards_figures(name: str):
+    board = load_board(name)
+    assert board.device
+    page = (Path(__file__).parents[1] / "docs" / "synthesis.md").read_text()
+    [row] = [line for line in page.splitlines() if line.startswith(f"| {name} |")]
+    need, array = used(board.array, board.device), board.array
+    figures = [f"{getattr(need, k):,} of {getattr(board.device, k):,}" for k in COUNTED if getattr(board.device, k)]
+    for text in (board.device.part, f"{array.cp} x {array.kp}", f"{array.clock_mhz:g} MHz", *figures):
+        assert text in row, f"{row} lacks {text}"
 
 
 def test_the_u250_has_a_core_in_each_slr():

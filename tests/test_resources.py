@@ -79,6 +79,11 @@ def test_an_array_for_simulation_has_no_device():
     assert report(load_config("sim-small")).endswith("if sim-small were built")
 
 
+def test_an_array_that_no_board_file_names_is_counted_without_a_device():
+    assert load_device("elsewhere") is None
+    assert report(replace(load_config("sim-small"), name="elsewhere")).endswith("if elsewhere were built")
+
+
 def test_a_device_of_an_unknown_family_is_refused():
     with pytest.raises(ConfigurationError, match="family 'spartan' is none of"):
         Device("xc3s", "spartan", 1, 1, 1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,25 @@ class Utilisation:
             for name in FIELDS
             if getattr(self, name) > getattr(part, name)
         ]
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """A placed and routed design."""
+
+    utilisation: Utilisation
+    part: Utilisation
+    target_mhz: float
+    fmax_mhz: float
+    """The clock at which the slowest path just meets timing."""
+    bitstream: Path
+    critical_path: tuple[str, ...] = ()
+    """The slowest path, one line a step, for people."""
+
+    @property
+    def met(self) -> bool:
+        """The design runs at the clock it was built for."""
+        return self.fmax_mhz >= self.target_mhz
 
 
 FIELDS: tuple[str, ...] = tuple(f.name for f in fields(Utilisation))
