@@ -115,6 +115,7 @@ class Bench:
         self.ahead = False
         """The next run's image is in place or on its way."""
         self.core_on = self.done_next = False
+        self.aborts = False, False  # of weights and features, of the image
         self.progress, self.watchdog, self.quiet = 0.5, WATCHDOG, 0
         self.next_image = False
         self.table, self.counter = [], None
@@ -126,8 +127,8 @@ class Bench:
 
     @property
     def bites(self):
-        """Nothing has moved for the watchdog's time."""
-        return 0 < self.watchdog <= self.quiet
+        """Nothing has moved for the watchdog's time, and the comparison has passed its register."""
+        return 0 < self.watchdog < self.quiet
 
     def _inputs(self):
         core = self.run.inputs() if self.run and self.core_on else dict.fromkeys(Run(1, False).inputs(), 0)
@@ -160,8 +161,11 @@ class Bench:
         done, abort = bool(d.done_o.value), bool(d.abort_o.value)
         assert bool(d.idle_o.value) == (run is None)
         assert done == self.done_next
-        assert abort == (error or done), "an abort without an error, or none with it"
-        assert bool(d.image_abort_o.value) == (error or (done and not self.ahead))
+        image_abort = bool(d.image_abort_o.value)
+        assert (abort, image_abort) == self.aborts, (
+            "an abort without an error or an end in the cycle before, or none with it"
+        )
+        self.aborts = bool(error or done), bool(error or (done and not self.ahead))
         if self.counter is not None:
             assert int(d.layer_counter_data_o.value) == self.counter
         address = i["layer_counter_addr_i"]
@@ -200,7 +204,7 @@ class Bench:
         self.ahead = (self.ahead or bool(ahead)) and not error
         self.core_on = core_on
         self.weights.clock(program, abort)
-        self.image.clock(image or ahead, bool(d.image_abort_o.value))
+        self.image.clock(image or ahead, image_abort)
         self.store.clock(store, abort)
         self.quiet = 0 if run is None or i["progress_i"] or error else self.quiet + 1
         if done:
@@ -406,12 +410,12 @@ async def the_watchdog_bites_after_its_time_without_progress(dut, stage):
         # As long as something moves now and then, nothing happens ...
         bench.progress = 0
         for _ in range(5):
-            while bench.quiet < WATCHDOG - 1:
+            while bench.quiet < WATCHDOG:
                 await bench.cycle()
             await bench.cycle(progress_i=1)
         assert bench.run is run
         # ... and then, to the cycle.
-        for _ in range(WATCHDOG):
+        for _ in range(WATCHDOG + 1):
             await bench.cycle()
         layer = run.layers_done
         await bench.cycle(error=True)
@@ -433,7 +437,7 @@ async def done_waits_one_watchdog_time_for_a_dma_and_the_next_run_for_its_end(du
         dma = getattr(bench, which)
         dma.stuck = True
         await bench.cycle(error=True, address_fault_i=1)
-        for _ in range(WATCHDOG + 1):
+        for _ in range(WATCHDOG + 2):
             assert bench.run is run
             await bench.cycle()
         assert bench.done_next  # Bench.cycle compares done_o with it

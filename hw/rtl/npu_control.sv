@@ -102,8 +102,16 @@ module npu_control (
   // Not together with an error: a DMA that started in the cycle of the abort would miss it and run on for nobody.
   assign image_start_o = (state_q == RUN && header_valid_i && !image_begun_q && error == ERR_NONE) || load_ahead;
   assign store_start_o = state_q == STORE && !store_begun_q && error == ERR_NONE;
-  assign abort_o = error != ERR_NONE || done_o;  // after a good run only beats beyond the program are left
-  assign image_abort_o = error != ERR_NONE || (done_o && !ahead_q);
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      abort_o <= 1'b0;
+      image_abort_o <= 1'b0;
+    end else begin
+      abort_o <= error != ERR_NONE || done_o;  // after a good run only beats beyond the program are left
+      image_abort_o <= error != ERR_NONE || (done_o && !ahead_q);
+    end
+  end
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin

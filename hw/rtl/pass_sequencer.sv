@@ -147,6 +147,7 @@ module pass_sequencer #(
 
   logic pass_start;
 
+  // Where the counters stand.
   typedef struct packed {
     logic kx_last, ky_last, in_block_last, tile_last, tile_first, block_last;
     logic first_pass;  // of its tile
@@ -196,22 +197,39 @@ module pass_sequencer #(
     next_q.steps_full <= (!drain_pass_q && !standing_q.tile_last) || (next_drain && next_drain_full);
   end
 
-  logic [1:0] settling_q;  // cycles until next_q is right
-  logic next_valid, walk_ends;
-  assign next_valid = state_q == RUN && !walk_finished_q && settling_q == 0;
-  assign walk_ends = pass_start && standing_q.tile_last && standing_q.block_last && drain_pass_q;
+  // Where the walker goes when that pass starts, one hot; leave_tile: to the next tile, of this or of the next block.
+  typedef struct packed {logic right, down, deeper, drain, leave_tile, finish;} move_t;
+  move_t move_q;
+  logic tap_last, tile_done;
+  assign tap_last = standing_q.kx_last && standing_q.ky_last;
+  assign tile_done = tap_last && standing_q.in_block_last;
+
+  always_ff @(posedge clk_i) begin
+    move_q.right <= !drain_pass_q && !standing_q.kx_last;
+    move_q.down <= !drain_pass_q && standing_q.kx_last && !standing_q.ky_last;
+    move_q.deeper <= !drain_pass_q && tap_last && !standing_q.in_block_last;
+    move_q.drain <= !drain_pass_q && tile_done && standing_q.alone;
+    move_q.leave_tile <= drain_pass_q || (tile_done && !standing_q.alone);
+    move_q.finish <= drain_pass_q && standing_q.tile_last && standing_q.block_last;
+  end
+
+  logic [1:0] settling_q;  // cycles until next_q and move_q are right
+  logic next_valid_q;
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       settling_q <= '0;
+      next_valid_q <= 1'b0;
       walk_finished_q <= 1'b0;
     end else if (state_q == SETUP) begin
       settling_q <= '0;
+      next_valid_q <= setup_q == 0;
       walk_finished_q <= 1'b0;
     end else begin
       if (pass_start) settling_q <= 2'd2;
       else if (settling_q != 0) settling_q <= settling_q - 2'd1;
-      if (walk_ends) walk_finished_q <= 1'b1;
+      next_valid_q <= state_q == RUN && !pass_start && !walk_finished_q && !settling_q[1];
+      if (pass_start && move_q.finish) walk_finished_q <= 1'b1;
     end
   end
 
@@ -231,18 +249,20 @@ module pass_sequencer #(
       iy_q <= top_q;
       ix_q <= left_q;
     end else if (pass_start) begin
-      if (!drain_pass_q && !standing_q.kx_last) begin
+      if (move_q.right) begin
         kx_q <= kx_q + 4'd1;
         kx_addr_q <= kx_addr_q + 25'sd1;
         ix_q <= ix_q + 13'sd1;
-      end else if (!drain_pass_q && !standing_q.ky_last) begin
+      end
+      if (move_q.down) begin
         kx_q <= '0;
         ky_q <= ky_q + 4'd1;
         ky_addr_q <= standing_q.next_ky;
         kx_addr_q <= standing_q.next_ky;
         iy_q <= iy_q + 13'sd1;
         ix_q <= left_q;
-      end else if (!drain_pass_q && !standing_q.in_block_last) begin
+      end
+      if (move_q.deeper) begin
         kx_q <= '0;
         ky_q <= '0;
         in_block_q <= in_block_q + 10'd1;
@@ -251,9 +271,11 @@ module pass_sequencer #(
         kx_addr_q <= standing_q.next_in_block;
         iy_q <= tile_iy_q;
         ix_q <= left_q;
-      end else if (!drain_pass_q && standing_q.alone) begin
+      end
+      if (move_q.drain) begin
         drain_pass_q <= 1'b1;
-      end else begin
+      end
+      if (move_q.leave_tile) begin
         address_t addr;
         position_t iy;
         addr = standing_q.tile_last ? layer_q.in_origin : standing_q.next_tile;
@@ -290,7 +312,7 @@ module pass_sequencer #(
 
   logic go;
   assign go = pass_active_q && !wait_q;
-  assign pass_start = next_valid && (!pass_active_q || (go && last_step_q)) && (!next_q.conv || tile_ready_i);
+  assign pass_start = next_valid_q && (!pass_active_q || (go && last_step_q)) && (!next_q.conv || tile_ready_i);
   assign tile_take_o = pass_start && next_q.conv;
 
   always_ff @(posedge clk_i) begin
@@ -436,7 +458,7 @@ module pass_sequencer #(
       weight_wait_o <= 1'b0;
     end else begin
       flight_q <= {flight_q[2:0], found_q.conv_valid || found_q.drain_valid || wait_q};
-      weight_wait_o <= next_valid && !pass_active_q && next_q.conv && !tile_ready_i;
+      weight_wait_o <= next_valid_q && !pass_active_q && next_q.conv && !tile_ready_i;
     end
   end
 

@@ -47,21 +47,17 @@ module pool #(
   logic [10:0] x_q, y_q, ox_q, oy_q;
   position_t x_end_q, y_end_q;  // last column and row of the next window, before clipping at the edge
   position_t x_start_q, y_start_q;  // its first ones
-  logic [10:0] last_x_q, last_y_q, last_ox_q, last_oy_q;
-  logic x_last, y_last, windowed, maximum;
-  logic column_done, row_done;
+  logic windowed, maximum;
 
   assign windowed = mode_i == POOL_MAX || mode_i == POOL_AVERAGE;
   assign maximum = mode_i == POOL_MAX;
-  assign x_last = x_q == last_x_q;
-  assign y_last = y_q == last_y_q;
-  assign column_done = ox_q <= last_ox_q && (position_t'({2'b0, x_q}) == x_end_q || x_last);
-  assign row_done    = oy_q <= last_oy_q && (position_t'({2'b0, y_q}) == y_end_q || y_last);
-
-  position_t first_start_q, first_end_q, step;
-  assign step = position_t'({11'd0, stride_i});
 
   // The layer's numbers rest long before its first pixel.
+  logic [10:0] last_x_q, last_y_q, last_ox_q, last_oy_q;
+  position_t first_start_q, first_end_q, step;
+  logic single_x_q, single_y_q, first_hit_q, dense_q;
+  assign step = position_t'({11'd0, stride_i});
+
   always_ff @(posedge clk_i) begin
     last_x_q <= width_i - 11'd1;
     last_y_q <= height_i - 11'd1;
@@ -69,50 +65,86 @@ module pool #(
     last_oy_q <= pooled_height_i - 11'd1;
     first_start_q <= -position_t'({11'd0, pad_i});
     first_end_q <= position_t'({11'd0, kernel_i}) - position_t'({11'd0, pad_i}) - 13'sd1;
+    single_x_q <= width_i == 11'd1;
+    single_y_q <= height_i == 11'd1;
+    first_hit_q <= {1'b0, kernel_i} == {1'b0, pad_i} + 3'd1;
+    dense_q <= stride_i == 2'd1;
   end
 
-  // The first pixel of a block sets its windows up from the layer's numbers, so nothing needs a start signal.
-  logic fresh_q;  // the next pixel is the first of a layer since reset or of a block
+  // What is true of the next pixel is found out when the pixel before it comes.
+  logic x_last_q, y_last_q;  // it is the last of its row, its row the last of the image
+  logic x_hit_q, y_hit_q;  // ... the last of a window
+  logic x_open_q, y_open_q;  // there are windows left
+  logic fresh_q;  // it is the first of a layer since reset or of a block, which sets itself up from the layer's numbers
+
+  logic column_done, row_done;
+  assign column_done = x_open_q && (x_hit_q || x_last_q);
+  assign row_done    = y_open_q && (y_hit_q || y_last_q);
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       x_q <= '0;
-      y_q <= '0;
       ox_q <= '0;
-      oy_q <= '0;
-      x_start_q <= '0;
-      x_end_q <= '0;
-      y_start_q <= '0;
-      y_end_q <= '0;
       fresh_q <= 1'b1;
     end else if (valid_i) begin
-      fresh_q <= x_last && y_last;
-      x_q <= x_last ? '0 : x_q + 11'd1;
-      if (x_last) begin
-        y_q <= y_last ? '0 : y_q + 11'd1;
+      fresh_q <= x_last_q && y_last_q;
+      x_q <= x_last_q ? '0 : x_q + 11'd1;
+      x_last_q <= x_last_q ? single_x_q : x_q + 11'd1 == last_x_q;
+      if (x_last_q) begin
         ox_q <= '0;
         x_start_q <= first_start_q;
         x_end_q <= first_end_q;
-        if (y_last) begin
-          oy_q <= '0;
-          y_start_q <= first_start_q;
-          y_end_q <= first_end_q;
-        end else if (row_done) begin
+        x_hit_q <= first_hit_q;
+        x_open_q <= 1'b1;
+      end else begin
+        x_hit_q <= x_hit_q ? dense_q : position_t'({2'b0, x_q}) + 13'sd1 == x_end_q;
+        if (column_done) begin
+          ox_q <= ox_q + 11'd1;
+          x_start_q <= x_start_q + step;
+          x_end_q <= x_end_q + step;
+          x_open_q <= ox_q != last_ox_q;
+        end
+      end
+    end
+    // Between blocks and layers the layer's numbers may change.
+    if (fresh_q && !valid_i) begin
+      x_start_q <= first_start_q;
+      x_end_q <= first_end_q;
+      x_last_q <= single_x_q;
+      x_hit_q <= first_hit_q;
+      x_open_q <= 1'b1;
+    end
+  end
+
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) begin
+      y_q <= '0;
+      oy_q <= '0;
+    end else if (valid_i && x_last_q) begin
+      y_q <= y_last_q ? '0 : y_q + 11'd1;
+      y_last_q <= y_last_q ? single_y_q : y_q + 11'd1 == last_y_q;
+      if (y_last_q) begin
+        oy_q <= '0;
+        y_start_q <= first_start_q;
+        y_end_q <= first_end_q;
+        y_hit_q <= first_hit_q;
+        y_open_q <= 1'b1;
+      end else begin
+        y_hit_q <= y_hit_q ? dense_q : position_t'({2'b0, y_q}) + 13'sd1 == y_end_q;
+        if (row_done) begin
           oy_q <= oy_q + 11'd1;
           y_start_q <= y_start_q + step;
           y_end_q <= y_end_q + step;
+          y_open_q <= oy_q != last_oy_q;
         end
-      end else if (column_done) begin
-        ox_q <= ox_q + 11'd1;
-        x_start_q <= x_start_q + step;
-        x_end_q <= x_end_q + step;
       end
-    end else if (fresh_q) begin
-      // Between blocks and layers the layer's numbers may change.
-      x_start_q <= first_start_q;
-      x_end_q <= first_end_q;
+    end
+    if (fresh_q && !valid_i) begin
       y_start_q <= first_start_q;
       y_end_q <= first_end_q;
+      y_last_q <= single_y_q;
+      y_hit_q <= first_hit_q;
+      y_open_q <= 1'b1;
     end
   end
 
@@ -241,7 +273,7 @@ module pool #(
       else if (maximum) data_o[k] <= reduced_q[k][7:0];
       else data_o[k] <= 8'(rounded_q[k] >>> shift_i);
     end
-    block_last_o <= !windowed ? x_last && y_last : maximum ? window[Reduced].last : window[Averaged].last;
+    block_last_o <= !windowed ? x_last_q && y_last_q : maximum ? window[Reduced].last : window[Averaged].last;
     if (valid_i) begin
       for (int k = 0; k < int'(KP); k++) begin
         sum_o[k] <= 32'($signed(data_i[k])) + (fresh_q ? '0 : sum_o[k]);
@@ -257,7 +289,7 @@ module pool #(
       if (!windowed) valid_o <= valid_i && mode_i == POOL_NONE;
       else if (maximum) valid_o <= window_valid_q[Reduced] && window[Reduced].emit;
       else valid_o <= window_valid_q[Averaged] && window[Averaged].emit;
-      sum_valid_o <= valid_i && mode_i == POOL_GLOBAL_SUM && x_last && y_last;
+      sum_valid_o <= valid_i && mode_i == POOL_GLOBAL_SUM && x_last_q && y_last_q;
     end
   end
 
