@@ -81,4 +81,4 @@ def test_yosys_elaborates_the_registers():
     check = "hierarchy -check -top npu_regs; proc; check -assert"
     script = f"from pyosys import libyosys as ys; d = ys.Design(); ys.run_pass({read!r}, d); ys.run_pass({check!r}, d)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0 and "found and reported 0 problems" in done.stdout, done.stdout[-2000:] + done.stderr
+    assert done.returncode == 0 and "Found and reported 0 problems" in done.stdout, done.stdout[-2000:] + done.stderr
