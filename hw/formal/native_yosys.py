@@ -1,4 +1,4 @@
-"""The yosys command line that sby needs (``-ql LOG SCRIPT``) on pyosys, the native library: many times faster than the WebAssembly build."""
+"""The yosys command line that sby needs (``-ql LOG SCRIPT``) on pyosys, the native library: faster than the WebAssembly build."""
 
 from __future__ import annotations
 

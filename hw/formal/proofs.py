@@ -97,7 +97,7 @@ PROOFS = (
     Proof(
         "axi_read_dma",
         "axi_read_dma",
-        "AR stable until ready; bursts within 4 KiB and BURST_BEATS; exactly the beats asked for, in order; errors reported; comes to rest",
+        "AR stable until ready; bursts within 4 KiB and BURST_BEATS; exactly the beats asked for, in order; errors reported; it ends",
         K_INDUCTION,
         depth=7,
         bugs=(
@@ -115,7 +115,7 @@ PROOFS = (
     Proof(
         "axi_write_dma",
         "axi_write_dma",
-        "AW and W stable until ready; bursts within 4 KiB and BURST_BEATS; exactly the beats asked for, in order; errors reported; comes to rest",
+        "AW, W stable until ready; bursts within 4 KiB and BURST_BEATS; exactly the beats asked for, in order; errors reported; it ends",
         K_INDUCTION,
         depth=6,
         bugs=(

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hw.formal.proofs import Bug, Proof
+from hw.formal.proofs import BMC, Bug, Proof
 from hw.sources import BUILD, rtl_sources
 
 HERE = Path(__file__).parent
@@ -43,8 +43,7 @@ class Verdict:
 def prove(proof: Proof) -> Verdict:
     """Run ``proof`` on the RTL as it is. Raises ProofError."""
     work = BUILD / "formal" / proof.name
-    options = {"mode": proof.mode, "depth": proof.depth}
-    return _run(proof, work, options, proof.engine, proof.parameters, {})
+    return _run(proof, work, proof.mode, proof.depth, proof.engine, proof.parameters, {})
 
 
 def find(proof: Proof, bug: Bug) -> Verdict:
@@ -59,14 +58,14 @@ def find(proof: Proof, bug: Bug) -> Verdict:
     work = BUILD / "formal" / f"{proof.name}-{bug.name}"
     # A bounded search, without the hypotheses about the inside: the counterexample breaks the contract itself.
     parameters = {**proof.parameters, **({"INDUCTION": 0} if proof.induction else {})}
-    options = {"mode": "bmc", "depth": bug.depth}
-    return _run(proof, work, options, "abc bmc3", parameters, {block: text.replace(bug.before, bug.after)})
+    return _run(proof, work, "bmc", bug.depth, BMC, parameters, {block: text.replace(bug.before, bug.after)})
 
 
 def _run(
     proof: Proof,
     work: Path,
-    options: dict[str, str | int],
+    mode: str,
+    depth: int,
     engine: str,
     parameters: dict[str, int],
     changed: dict[str, str],
@@ -83,8 +82,7 @@ def _run(
     config = work / "proof.sby"
     config.write_text(
         "[options]\n"
-        + "".join(f"{name} {value}\n" for name, value in options.items())
-        + f"timeout {proof.seconds}\nvcd_sim on\n"
+        f"mode {mode}\ndepth {depth}\ntimeout {proof.seconds}\nvcd_sim on\n"
         f"[engines]\n{engine}\n"
         "[script]\n"
         f"read_slang --threads 1 --top {proof.checker} {overrides} {' '.join(path.name for path in files)}\n"
