@@ -60,8 +60,9 @@ class Reports(NamedTuple):
 def build(board: Board, out: Path) -> Implementation:
     """Build ``board`` into ``out``: npu.bit, npu.hwh, utilisation.rpt, timing.rpt.
 
-    ``out/work`` holds the projects and the log of the last attempt. Only a design that reaches its clock leaves it; until then ``out`` keeps
-    what an earlier build delivered. Raises ConfigurationError when the array does not fit, SynthesisError when Vivado is missing or fails.
+    ``out/work`` holds the projects and the log of the last attempt. Only a design that reaches its clock leaves it; until then
+    ``out`` keeps what an earlier build delivered. Raises ConfigurationError when the array does not fit, SynthesisError when
+    Vivado is missing or fails.
     """
     if not isinstance(board.build, VivadoBuild) or board.device is None:
         raise ConfigurationError(f"{board.name} is not built by Vivado")
