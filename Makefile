@@ -13,7 +13,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator table2 evaluate-demo train-demo
 .PHONY: synth
-.PHONY: test sim lint format build-npu clean
+.PHONY: test sim waves registers lint format build-npu clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,10 +73,17 @@ synth: $(VENV)/.installed  ## The bitstream of BOARD with its reports (without B
 # ---------------------------------------------------------------------------------------------------------------------
 
 test: lint  ## All tests: lint, Python, cocotb benches
+	@command -v tclsh >/dev/null || { echo "The Vivado scripts are tested in tclsh. On Debian 12: apt-get install tcl"; exit 1; }
 	$(BIN)/python -m pytest
 
 sim: $(VENV)/.installed  ## The cocotb benches of the RTL alone
 	$(BIN)/python -m pytest sim
+
+waves: $(VENV)/.installed  ## Record a bench's waveform and open it (TEST=sync_fifo, and ONLY=words_come_out for a cocotb test of it)
+	$(BIN)/python -m sim waves '$(TEST)' $(if $(ONLY),--only '$(ONLY)')
+
+registers: $(VENV)/.installed  ## Make again what comes from hw/regs/npu.rdl; pages to browse in build/registers
+	$(BIN)/python -m hw registers --html build/registers
 
 lint: $(VENV)/.installed  ## ruff, mypy, Verilator -Wall, Verible
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from hw.isa import BOARDS, ConfigurationError, load_config
+from hw.register_map import RegisterMapError, write_committed, write_html
 from hw.sv_package import write_package
 from hw.synth.flow import DEFAULT_BOARD, estimate, summary, synthesise
 from hw.synth.process import SynthesisError
@@ -18,6 +19,10 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     package = commands.add_parser("package", help="generate npu_pkg.sv from hw/isa.py")
     package.add_argument("-o", "--output", type=Path, default=Path("build/rtl/npu_pkg.sv"))
+    registers = commands.add_parser(
+        "registers", help="write what is committed of hw/regs/npu.rdl again: Python names, page"
+    )
+    registers.add_argument("--html", type=Path, metavar="FOLDER", help="write pages to browse, too")
     commands.add_parser("boards", help="list the array configurations")
     synth = commands.add_parser("synth", help="build a board's bitstream; report utilisation and timing")
     synth.add_argument(
@@ -30,6 +35,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "package":
         print(write_package(arguments.output))
+    elif arguments.command == "registers":
+        sys.exit(_registers(arguments.html))
     elif arguments.command == "synth":
         sys.exit(_synth(arguments))
     else:
@@ -39,6 +46,19 @@ def main() -> None:
                 f"{c.name:10} {c.cp} x {c.kp} = {c.macs} MACs, {c.banks} banks of {c.bank_words} words, "
                 f"{c.stream_bytes} B/cycle"
             )
+
+
+def _registers(html: Path | None) -> int:
+    """0 when everything is written, 2 when the map has mistakes."""
+    try:
+        written = write_committed()
+        if html:
+            written.append(write_html(html))
+    except RegisterMapError as error:
+        print(f"python -m hw registers: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(str(path) for path in written))
+    return 0
 
 
 def _synth(arguments: argparse.Namespace) -> int:

@@ -101,9 +101,9 @@ def _export_rtl(folder: Path) -> None:
 
 def python_text() -> str:
     """``hw/registers.py``: offsets, and the bits of registers that are made of single bits."""
+    top = read_map()
     from systemrdl.node import AddressableNode, MemNode, RegNode
 
-    top = read_map()
     lines = [f'"""The registers\' offsets and bits. {HOW}."""', "", "from enum import IntEnum", "", ""]
     lines += ["class Register(IntEnum):", f'    """{_paragraphs(top.get_property("desc") or "")}', '    """', ""]
     nodes = [node for node in top.children() if isinstance(node, AddressableNode)]
@@ -140,23 +140,25 @@ def _paragraphs(text: str) -> str:
 
 def markdown_text() -> str:
     """``docs/registers.md``, by PeakRDL-markdown, under our own headline."""
+    top = read_map()
     from peakrdl_markdown import MarkdownExporter
 
     with tempfile.TemporaryDirectory() as made:
         page = Path(made, "registers.md")
-        MarkdownExporter().export(read_map(), str(page))
+        MarkdownExporter().export(top, str(page))
         body = page.read_text(encoding="utf-8").partition("-->\n")[2]
     return f"<!-- {HOW} -->\n\n# Registers\n{body.rstrip()}\n"
 
 
 def write_html(folder: Path) -> Path:
     """Write the browsable pages into ``folder``, in place of what was there. Returns the page to open."""
+    top = read_map()
     from peakrdl_html import HTMLExporter
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        HTMLExporter(generate_source_links=False).export(read_map(), str(made), title="NPU registers")
+        HTMLExporter(generate_source_links=False).export(top, str(made), title="NPU registers")
         made.chmod(0o755)
         shutil.rmtree(folder, ignore_errors=True)
         made.rename(folder)

@@ -1,6 +1,7 @@
 """Runs a cocotb bench under Verilator from a pytest function: builds once per set of sources and parameters, reports failures by name.
 
-Environment: ``COCOTB_RANDOM_SEED`` repeats a run (a failure prints its seed), ``WAVES=1`` records ``dump.vcd`` beside the log.
+Environment: ``COCOTB_RANDOM_SEED`` repeats a run (a failure prints its seed), ``WAVEFORM`` names a file (.vcd, .fst) to record the
+simulation in; ``sim.waves`` sets it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from sim.toolchain import MAKE_VARIABLES, use_verilator
 
 # Benches are small: compiling quickly beats running quickly. Uninitialised state is random.
 BUILD_ARGS = ["--assert", "-Wno-fatal", "--x-assign", "unique", "--x-initial", "unique", "-O3"]
+TRACE = "trace"
 FIRST_RESET = 35_000
 """Picoseconds until ``sim.streams.start`` ends the first reset of a simulation."""
 MAKE_OPTIONS = f"{MAKE_VARIABLES} OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1"
@@ -44,7 +46,8 @@ def run_bench(
     tests that failed.
     """
     __tracebackhide__ = True
-    build_dir = _build(top, parameters or {})
+    waveform = _waveform()
+    build_dir = _build(top, parameters or {}, waveform)
     seed = os.environ.get("COCOTB_RANDOM_SEED") or str(secrets.randbits(31))
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=build_dir))
     log, results = folder / "simulation.log", folder / "results.xml"
@@ -58,6 +61,8 @@ def run_bench(
             test_dir=folder,
             test_filter=_filter(tests),
             seed=seed,
+            waves=waveform is not None,
+            test_args=["--trace-file", str(folder / TRACE)] if waveform else [],
             plusargs=["+verilator+rand+reset+2", f"+verilator+seed+{seed}", "+verilator+error+limit+1000"],
             extra_env={
                 "COCOTB_ANSI_OUTPUT": "0",
@@ -70,6 +75,9 @@ def run_bench(
         stopped = ""
     except (RuntimeError, SystemExit) as error:
         stopped = f"the simulation stopped: {error}"
+    if waveform and (folder / TRACE).is_file():
+        waveform.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(folder / TRACE, waveform)
     failures = _failures(results)
     if failures is None:
         failures = [f"{stopped or 'the simulation left no results'}\n{_tail(log)}"]
@@ -79,8 +87,15 @@ def run_bench(
         pytest.fail(
             f"{top} {dict(parameters or {})}: repeat with COCOTB_RANDOM_SEED={seed}; log: {log}\n{what}", pytrace=False
         )
-    if not os.environ.get("WAVES"):
-        shutil.rmtree(folder)
+    shutil.rmtree(folder)
+
+
+def _waveform() -> Path | None:
+    """Where to record the simulation, if at all. Raises ValueError for a format that Verilator cannot write."""
+    name = os.environ.get("WAVEFORM")
+    if name and not name.endswith((".vcd", ".fst")):
+        raise ValueError(f"WAVEFORM={name}: the file must end in .vcd or .fst")
+    return Path(name).resolve() if name else None
 
 
 def _filter(tests: Sequence[str]) -> str | None:
@@ -88,12 +103,12 @@ def _filter(tests: Sequence[str]) -> str | None:
     return rf"\.({'|'.join(tests)})(/.*)?$" if tests else None
 
 
-def _build(top: str, parameters: Mapping[str, int]) -> Path:
-    """Build, or find, the simulator of ``top``. Returns its folder."""
+def _build(top: str, parameters: Mapping[str, int], waveform: Path | None = None) -> Path:
+    """Build, or find, the simulator of ``top``, able to write ``waveform``. Returns its folder."""
     use_verilator()
     sources = rtl_sources(top)
-    waves = bool(os.environ.get("WAVES"))
-    tools = [version("verilator"), version("cocotb"), BUILD_ARGS, MAKE_OPTIONS, waves]
+    build_args = [*BUILD_ARGS, f"--trace-{waveform.suffix[1:]}", "--trace-structs"] if waveform else BUILD_ARGS
+    tools = [version("verilator"), version("cocotb"), build_args, MAKE_OPTIONS]
     contents = [(source.name, source.read_bytes()) for source in sources]
     folder = BUILD / "sim" / f"{top}-{_digest(tools, contents, sorted(parameters.items()))}"
     if folder.is_dir():
@@ -111,10 +126,10 @@ def _build(top: str, parameters: Mapping[str, int]) -> Path:
                 sources=sources,
                 hdl_toplevel=top,
                 parameters=parameters,
-                build_args=BUILD_ARGS,
+                build_args=build_args,
                 build_dir=part,
                 timescale=("1ns", "1ps"),
-                waves=waves,
+                waves=waveform is not None,
                 log_file=log,
             )
         _keep_runtime(part, runtime)

@@ -60,6 +60,48 @@ def elaborated_ports(folder: Path) -> set[wrapper.Port]:
     }
 
 
+def connected(folder: Path) -> dict[str, list[str]]:
+    """For each port of npu.sv, the wrapper's ports that it is connected to, most significant bits first, from the JSON tree."""
+    tree = json.loads((folder / "Vnpu_top.tree.json").read_text())
+    [top] = [module for module in tree["modulesp"] if module["name"] == "npu_top"]
+    [cell] = [node for node in top["stmtsp"] if node["type"] == "CELL"]
+
+    def names(node: object) -> list[str]:
+        if isinstance(node, list):
+            return [name for child in node for name in names(child)]
+        if not isinstance(node, dict):
+            return []
+        if node["type"] == "VARREF":
+            return [node["name"]]
+        if node["type"] == "CONCAT":  # left is the more significant
+            return [*names(node["lhsp"]), *names(node["rhsp"])]
+        return [name for key, child in node.items() if key.endswith("p") for name in names(child)]
+
+    return {pin["name"]: names(pin["exprp"]) for pin in cell["pinsp"]}
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_each_lane_of_the_weight_ports_is_its_own_interface(tmp_path: Path, name: str):
+    config = load_config(name)
+    assert elaborate(tmp_path, wrapper.wrapper_text(config)).returncode == 0
+    pins = connected(tmp_path)
+    for signal in ("araddr", "arlen", "arvalid", "arready", "rdata", "rlast", "rvalid", "rready"):
+        lanes = list(reversed(pins[f"m_axi_weights_{signal}"]))  # lane 0 holds the least significant bits
+        assert lanes == [f"m_axi_weights_{i}_{signal}" for i in range(config.ports)]
+    plain = {pin: outer for pin, outer in pins.items() if "weights" not in pin and "_axi_" in pin}
+    assert all(outer == [pin.replace("s_axi_", "s_axi_control_")] for pin, outer in plain.items())
+
+
+def test_swapped_lanes_are_caught(tmp_path: Path):
+    text = wrapper.wrapper_text(load_config("u250"))
+    swapped = text.replace(
+        "{m_axi_weights_1_rdata, m_axi_weights_0_rdata}", "{m_axi_weights_0_rdata, m_axi_weights_1_rdata}"
+    )
+    assert swapped != text
+    assert elaborate(tmp_path, swapped).returncode == 0  # no linter sees it
+    assert connected(tmp_path)["m_axi_weights_rdata"] == ["m_axi_weights_0_rdata", "m_axi_weights_1_rdata"]
+
+
 @pytest.mark.parametrize("name", BOARDS)
 def test_the_elaborated_ports_are_those_that_the_flows_are_told(tmp_path: Path, name: str):
     config = load_config(name)

@@ -11,7 +11,8 @@ module ecp5_top #(
   parameter int unsigned ACC_DEPTH = 512,
   parameter int unsigned PORTS = 1,
   parameter int unsigned PORT_BYTES = 8,
-  parameter int unsigned POOL_COLUMNS = 128
+  parameter int unsigned POOL_COLUMNS = 128,
+  parameter int unsigned FIELD_BITS = 0
 ) (
   input  logic clk_i,
   input  logic rst_ni,
@@ -138,7 +139,8 @@ module ecp5_top #(
     .ACC_DEPTH   (ACC_DEPTH),
     .PORTS       (PORTS),
     .PORT_BYTES  (PORT_BYTES),
-    .POOL_COLUMNS(POOL_COLUMNS)
+    .POOL_COLUMNS(POOL_COLUMNS),
+    .FIELD_BITS  (FIELD_BITS)
   ) u_npu (
     .clk_i,
     .rst_ni                (reset_n_q[2]),

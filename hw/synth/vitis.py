@@ -15,7 +15,7 @@ from hw.synth import tool
 from hw.synth.kernel import kernel_xml, link_configuration
 from hw.synth.process import SynthesisError, run_tool
 from hw.synth.report import Implementation
-from hw.synth.vivado import ERROR_LINE, SCRIPTS, STEP, deliver, parameters, prepare, tcl, vivado_command
+from hw.synth.vivado import ERROR_LINE, SCRIPTS, STEP, Reports, deliver, parameters, prepare, tcl, vivado_command
 
 PACKAGE_PHASES = {f"{STEP}package": "packaging the NPU", f"{STEP}kernel object": "kernel object"}
 LINK_STEPS = ("create_project", "create_bd", "update_bd", "generate_target", "config_hw_runs", "synth", "impl")
@@ -43,10 +43,7 @@ def build(board: Board, out: Path) -> Implementation:
     return deliver(
         board,
         out,
-        reports={
-            "utilisation.rpt": _newest(work, "impl_1*full_util*rout*.rpt"),
-            "timing.rpt": _newest(work, "impl_1*timing_summary*rout*.rpt"),
-        },
+        Reports(_newest(work, "impl_1*full_util*rout*.rpt"), _newest(work, "impl_1*timing_summary*rout*.rpt")),
         results={"npu.xclbin": work / "npu.xclbin", "npu.xo": work / "npu.xo"},
     )
 

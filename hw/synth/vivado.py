@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from hw.board import Board, VivadoBuild
 from hw.files import write_if_changed
@@ -49,11 +50,19 @@ PHASES = {
 """Starts of lines in Vivado's log, in order, and what each means; a line that a release words differently is passed over."""
 
 
+class Reports(NamedTuple):
+    """The two reports that are read."""
+
+    utilisation: Path
+    timing: Path
+
+
 def build(board: Board, out: Path) -> Implementation:
     """Build ``board`` into ``out``: npu.bit, npu.hwh, utilisation.rpt, timing.rpt.
 
-    ``out/work`` holds the projects and the log. A design that misses its clock is reported, but its bitstream stays in ``out/work``. Raises
-    ConfigurationError when the array does not fit, SynthesisError when Vivado is missing or fails.
+    ``out/work`` holds the projects and the log of the last attempt. Only a design that reaches its clock leaves it; until then
+    ``out`` keeps what an earlier build delivered. Raises ConfigurationError when the array does not fit, SynthesisError when
+    Vivado is missing or fails.
     """
     if not isinstance(board.build, VivadoBuild) or board.device is None:
         raise ConfigurationError(f"{board.name} is not built by Vivado")
@@ -68,17 +77,15 @@ def build(board: Board, out: Path) -> Implementation:
     return deliver(
         board,
         out,
-        reports={"utilisation.rpt": work / "utilisation.rpt", "timing.rpt": work / "timing.rpt"},
+        Reports(work / "utilisation.rpt", work / "timing.rpt"),
         results={"npu.bit": work / "npu.bit", "npu.hwh": handoffs[0]},
     )
 
 
 def prepare(board: Board, out: Path) -> Path:
-    """An empty working folder with the wrapper and parameters.tcl; what earlier builds delivered goes. Returns the folder."""
+    """An empty working folder ``out/work`` with the wrapper and parameters.tcl. Returns it."""
     work = out.resolve() / "work"
     shutil.rmtree(work, ignore_errors=True)
-    for old in [*out.glob("npu.*"), *out.glob("*.rpt")]:
-        old.unlink()
     work.mkdir(parents=True)
     write_if_changed(work / f"{wrapper.TOP}.v", wrapper.wrapper_text(board.array))
     write_if_changed(work / "parameters.tcl", f"set p {tcl(parameters(board, work))}\n")
@@ -140,23 +147,21 @@ def vivado_command(vivado: Path, script: Path, parameter_file: Path) -> list[str
     return [str(vivado), *options, "-source", str(script), "-tclargs", str(parameter_file)]
 
 
-def deliver(board: Board, out: Path, reports: Mapping[str, Path], results: Mapping[str, Path]) -> Implementation:
-    """Copy reports to ``out`` and read them; copy the results, first the one to load, when the clock is reached.
+def deliver(board: Board, out: Path, reports: Reports, results: Mapping[str, Path]) -> Implementation:
+    """Read the reports; when the clock is reached, copy them and the results, first of all the one to load, to ``out``.
 
     Raises SynthesisError when a file is missing, or when hold or pulse widths fail: no slower clock would help.
     """
-    missing = [str(path) for path in (*reports.values(), *results.values()) if not path.is_file()]
+    missing = [str(path) for path in (*reports, *results.values()) if not path.is_file()]
     if missing:
         raise SynthesisError(f"the tool ended without an error but did not write {', '.join(missing)}")
-    for name, path in reports.items():
-        _copy(path, out / name)
-    used, part = parse_utilisation((out / "utilisation.rpt").read_text())
-    timing = parse_timing((out / "timing.rpt").read_text())
+    used, part = parse_utilisation(reports.utilisation.read_text())
+    timing = parse_timing(reports.timing.read_text())
     if min(timing.hold_slack, timing.pulse_width_slack) < 0:
-        raise SynthesisError(
-            f"{board.name}: timing not met: {timing.sentence()}; the paths are in {out / 'timing.rpt'}"
-        )
+        raise SynthesisError(f"{board.name}: timing not met: {timing.sentence()}; the paths are in {reports.timing}")
     if timing.setup_slack >= 0:
+        for name, path in reports._asdict().items():
+            _copy(path, out / f"{name}.rpt")
         results = {name: _copy(path, out / name) for name, path in results.items()}
     return Implementation(
         utilisation=used,
