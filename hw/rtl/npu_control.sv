@@ -77,39 +77,45 @@ module npu_control (
   error_e error, error_code_q;
   logic [15:0] error_layer_q;
 
+  // What goes wrong, and that something does: the second is the shorter way to everything that must stop.
+  logic computing, image_fault, feature_fault, watchdog_fault, failing;
+  assign computing = state_q == RUN || state_q == STORE;
+  // These two DMAs start later, and until then still show the error of the run before.
+  assign image_fault = image_read_error_i && image_begun_q && !ahead_q;
+  assign feature_fault = feature_write_error_i && store_begun_q;
+  assign watchdog_fault = watchdog_bites_q && (state_q == SETTLE || computing);
+  assign failing = watchdog_fault || (computing && (weight_read_error_i || image_fault || feature_fault ||
+                                                    stream_error_i != ERR_NONE || address_fault_i));
+
   always_comb begin
-    error = ERR_NONE;
-    if (state_q == RUN || state_q == STORE) begin
-      if (weight_read_error_i) error = ERR_WEIGHT_READ;
-      // These two DMAs start later, and until then still show the error of the run before.
-      else if (image_read_error_i && image_begun_q && !ahead_q) error = ERR_IMAGE_READ;
-      else if (feature_write_error_i && store_begun_q) error = ERR_FEATURE_WRITE;
-      else if (stream_error_i != ERR_NONE) error = stream_error_i;
-      else if (address_fault_i) error = ERR_BAD_ADDRESS;
-    end
-    if ((state_q == SETTLE || state_q == RUN || state_q == STORE) && watchdog_bites_q) error = ERR_WATCHDOG;
+    if (watchdog_fault) error = ERR_WATCHDOG;
+    else if (weight_read_error_i) error = ERR_WEIGHT_READ;
+    else if (image_fault) error = ERR_IMAGE_READ;
+    else if (feature_fault) error = ERR_FEATURE_WRITE;
+    else if (stream_error_i != ERR_NONE) error = stream_error_i;
+    else error = ERR_BAD_ADDRESS;
   end
 
   assign settled = !dma_busy_i && (image_begun_q || !image_busy_i);
   assign load_ahead = state_q == RUN && image_begun_q && !ahead_q && image_free_i && next_image_i && !image_busy_i &&
-                      error == ERR_NONE;
+                      !failing;
 
   assign idle_o = state_q == IDLE;
   assign done_o = state_q == DONE;
   assign core_rst_no = state_q == RUN || state_q == STORE;
-  assign program_start_o = state_q == SETTLE && settled && error == ERR_NONE;
+  assign program_start_o = state_q == SETTLE && settled && !failing;
   assign image_ahead_o = load_ahead;
   // Not together with an error: a DMA that started in the cycle of the abort would miss it and run on for nobody.
-  assign image_start_o = (state_q == RUN && header_valid_i && !image_begun_q && error == ERR_NONE) || load_ahead;
-  assign store_start_o = state_q == STORE && !store_begun_q && error == ERR_NONE;
+  assign image_start_o = (state_q == RUN && header_valid_i && !image_begun_q && !failing) || load_ahead;
+  assign store_start_o = state_q == STORE && !store_begun_q && !failing;
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       abort_o <= 1'b0;
       image_abort_o <= 1'b0;
     end else begin
-      abort_o <= error != ERR_NONE || done_o;  // after a good run only beats beyond the program are left
-      image_abort_o <= error != ERR_NONE || (done_o && !ahead_q);
+      abort_o <= failing || done_o;  // after a good run only beats beyond the program are left
+      image_abort_o <= failing || (done_o && !ahead_q);
     end
   end
 
@@ -146,7 +152,7 @@ module npu_control (
         DONE: state_q <= IDLE;
         default: state_q <= IDLE;
       endcase
-      if (error != ERR_NONE) begin
+      if (failing) begin
         state_q <= ABORT;
         ahead_q <= 1'b0;
         error_code_q <= error;
@@ -156,7 +162,7 @@ module npu_control (
   end
 
   always_ff @(posedge clk_i) begin
-    if (!rst_ni || state_q == IDLE || progress_i || error != ERR_NONE) begin
+    if (!rst_ni || state_q == IDLE || progress_i || failing) begin
       quiet_q <= '0;
       watchdog_bites_q <= 1'b0;
     end else begin
