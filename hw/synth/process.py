@@ -21,12 +21,13 @@ def run_tool(
     phases: Mapping[str, str],
     error: str = r"^ERROR\b.*",
     folder: Path | None = None,
+    quiet: bool = False,
 ) -> None:
     """Run ``command`` to its end, in ``folder`` if one is given, its output into ``log``.
 
     ``phases`` maps the start of an output line (after a time in brackets, if there is one) to a name, in the order in which they come; the
-    bar moves when one begins. ``error`` is the pattern of the lines that say what went wrong. Raises SynthesisError when the tool cannot
-    start or returns non-zero.
+    bar moves when one begins; ``quiet`` shows none. ``error`` is the pattern of the lines that say what went wrong. Raises SynthesisError when
+    the tool cannot start or returns non-zero.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     ahead = list(phases)
@@ -34,7 +35,11 @@ def run_tool(
     with (
         log.open("w", buffering=1) as sink,
         tqdm(
-            total=len(phases), desc=title, unit="phase", bar_format="{desc}: {bar:20} {n}/{total} {elapsed}{postfix}"
+            total=len(phases),
+            desc=title,
+            unit="phase",
+            bar_format="{desc}: {bar:20} {n}/{total} {elapsed}{postfix}",
+            disable=quiet,
         ) as bar,
     ):
         try:

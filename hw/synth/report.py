@@ -39,7 +39,7 @@ class Utilisation:
     def over(self, part: Utilisation) -> list[str]:
         """One sentence for each figure that exceeds the part's; empty when the design fits."""
         return [
-            f"{TITLES[name]}: {_figure(getattr(self, name))} used, {_figure(getattr(part, name))} are there"
+            f"{TITLES[name]}: {figure(getattr(self, name))} used, {figure(getattr(part, name))} are there"
             for name in FIELDS
             if getattr(self, name) > getattr(part, name)
         ]
@@ -84,39 +84,50 @@ def total(parts: Iterable[Utilisation]) -> Utilisation:
 
 def text_table(rows: Mapping[str, Utilisation], part: Utilisation | None = None) -> str:
     """Aligned columns for a terminal: one row a name; with ``part``, the last row in percent and what the part has below."""
-    cells = _cells(rows, part)
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = [_aligned(row, widths) for row in cells]
-    lines.insert(1, "-" * len(lines[0]))
-    return "\n".join(lines)
+    return aligned(_cells(rows, part))
 
 
 def markdown_table(rows: Mapping[str, Utilisation], part: Utilisation | None = None) -> str:
     """The same table for a page in docs/."""
-    head, *body = _cells(rows, part)
+    return markdown(_cells(rows, part))
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> str:
+    """Head and rows for a terminal: the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in cells
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def markdown(cells: Sequence[Sequence[str]]) -> str:
+    """Head and rows for a page in docs/."""
+    head, *body = cells
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body))
+
+
+def figure(value: float) -> str:
+    """1,024 or 12.5."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+
+
+def percentage(value: float | None) -> str:
+    """12.5 %, or - for nothing of nothing."""
+    return "-" if value is None else f"{value:.1f} %"
 
 
 def _cells(rows: Mapping[str, Utilisation], part: Utilisation | None) -> list[list[str]]:
     """Head, rows and, with ``part``, its two rows."""
     cells = [["", *(TITLES[name] for name in FIELDS)]]
-    cells += [[label, *(_figure(getattr(u, name)) for name in FIELDS)] for label, u in rows.items()]
+    cells += [[label, *(figure(getattr(u, name)) for name in FIELDS)] for label, u in rows.items()]
     if part is not None and rows:
         share = list(rows.values())[-1].percent(part)
-        cells.append(["of the part", *("-" if v is None else f"{v:.1f} %" for v in share.values())])
-        cells.append(["the part has", *(_figure(getattr(part, name)) for name in FIELDS)])
+        cells.append(["of the part", *(percentage(v) for v in share.values())])
+        cells.append(["the part has", *(figure(getattr(part, name)) for name in FIELDS)])
     return cells
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    """Name to the left, figures to the right."""
-    return "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-
-
-def _figure(value: float) -> str:
-    """1,024 or 12.5."""
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 
 def _percent(used: float, there: float) -> float | None:

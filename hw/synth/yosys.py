@@ -19,8 +19,11 @@ def read_commands(sources: Sequence[Path], top: str, parameters: Mapping[str, in
     return [f"read_slang --top {top} {overrides} {' '.join(map(str, sources))}"]
 
 
-def run_yosys(title: str, commands: Mapping[str, str], work: Path) -> None:
-    """Run the commands (in order; the values name the phases) with ``work`` for script and log. Raises SynthesisError."""
+def run_yosys(title: str, commands: Mapping[str, str], work: Path, *, quiet: bool = False) -> None:
+    """Run the commands (in order; the values name the phases) with ``work`` for script and log. Raises SynthesisError.
+
+    ``quiet`` shows no progress: for many at once.
+    """
     if importlib.util.find_spec("pyosys") is None:
         raise SynthesisError("yosys is not installed: pip install 'quarkwave[synth]'")
     work.mkdir(parents=True, exist_ok=True)
@@ -31,6 +34,7 @@ def run_yosys(title: str, commands: Mapping[str, str], work: Path) -> None:
         [sys.executable, "-m", "hw.synth.yosys", script],
         work / "yosys.log",
         {f"-- Running command `{command}'": name for command, name in commands.items()},
+        quiet=quiet,
     )
 
 
