@@ -1,8 +1,8 @@
 """What each block of an NPU takes of an AMD FPGA, and how slow it is, by yosys: without Vivado, and far sooner.
 
 Blocks are synthesised one by one (a whole array would take hours) and added up, so figures are a little high: nothing is optimised across
-blocks, yosys keeps the registers around a DSP48E2 outside of it, and no two small look-up tables share a site. Delays are abc9's, without nets.
-Both serve to compare: one block with another, and today's with yesterday's.
+blocks, yosys keeps the registers around a DSP48E2 outside of it, and no two small look-up tables share a site. Delays are abc9's, without
+nets. Both serve to compare: one block with another, and today's with yesterday's.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def measure(
 ) -> list[BlockArea]:
     """Synthesise each block of the board's NPU, ``jobs`` at a time.
 
-    ``only`` names RTL modules, ``sources`` is other RTL than hw/rtl. Scripts, logs and figures go to ``work``, or build/area/<board>. Raises ConfigurationError, SynthesisError.
+    ``only`` names RTL modules, ``sources`` is other RTL than hw/rtl. Scripts, logs and figures go to ``work``, or build/area/<board>.
+    Raises ConfigurationError, SynthesisError.
     """
     if board.device is None or board.device.family not in YOSYS_FAMILY:
         raise ConfigurationError(
@@ -137,7 +138,7 @@ def _measure_block(block: Block, netlist: Path, commands: Sequence[str], work: P
 
 
 def count(block: Block, cells: dict[str, int], delay_ps: int) -> BlockArea:
-    """A block's figures from its cells; those with a dollar sign in their type are other blocks. Raises SynthesisError for an unknown cell."""
+    """A block's figures from its cells; a type with a dollar sign is another block. Raises SynthesisError for an unknown cell."""
     own = {kind: number for kind, number in cells.items() if "$" not in kind.lstrip("\\")}
     unknown = sorted(own.keys() - PRIMITIVES.keys())
     if unknown:

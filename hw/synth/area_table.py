@@ -25,8 +25,8 @@ UPDATE = "make area BOARD={} ARGS=--update"
 GROWTH = 1.05
 """More than this, times the reference, is too much."""
 SLACK = {"lut": 8, "ff": 8, "dsp": 0, "block_ram": 0, "ultra_ram": 0, "lut_ram": 0, "delay": 100}
-"""What a block may grow beside that, since 5 % of a tiny block is less than one look-up table: of all its instances together; the delay in ps
-(a look-up table has about 150)."""
+"""What all instances of a block may grow beside that, since 5 % of a tiny one is less than one look-up table; the delay in ps (a look-up
+table has about 150)."""
 
 COLUMNS = ("instances", "LUT", "of them RAM", "shift registers", "FF", "DSP", "Block RAM", "UltraRAM", "delay [ns]")
 
@@ -103,7 +103,7 @@ def read_reference(name: str) -> list[BlockArea]:
 
 
 def grown(areas: Sequence[BlockArea], reference: Sequence[BlockArea]) -> list[str]:
-    """One sentence for each figure of a block that has grown too much against the reference, and for each block that only one of them has."""
+    """One sentence for each figure of a block that has grown too much against the reference, and for each block that only one has."""
     now, then = ({area.label: area for area in some} for some in (areas, reference))
     sentences = [f"{label}: has no committed figures" for label in now if label not in then]
     sentences += [f"{label}: has committed figures, but is no longer there" for label in then if label not in now]
@@ -141,6 +141,8 @@ def _figures(used: Utilisation, shift: int) -> list[str]:
     return [figure(value) for value in counts]
 
 
-INTRODUCTION = """\
-Written by `make area ARGS=--update` from hw/synth/area; [synthesis.md](synthesis.md) says how it is measured. Each row is an RTL module with one set of parameters, all its instances
-together, without the blocks in it. Delays are of cells alone, without nets, on no particular speed grade: they serve to compare one block with another."""
+INTRODUCTION = (
+    "Written by `make area ARGS=--update` from hw/synth/area; [synthesis.md](synthesis.md) says how it is measured. Each row is an RTL "
+    "module\nwith one set of parameters, all its instances together, without the blocks in it. Delays are of cells alone, without nets, on "
+    "no particular\nspeed grade: they serve to compare one block with another."
+)

@@ -57,9 +57,7 @@ def group(rtlil: str) -> list[Block]:
     for module, alike in sorted(forms.items()):
         last = [names[0].rpartition(".")[2] for names in alike]
         for names, instance in zip(alike, last, strict=True):
-            if len(alike) == 1:
-                label = module
-            else:
-                label = f"{module} {instance if last.count(instance) == 1 else names[0].partition('$')[2]}"
+            alone = instance if last.count(instance) == 1 else names[0].partition("$")[2]
+            label = module if len(alike) == 1 else f"{module} {alone}"
             blocks.append(Block(label, module, names[0], len(names)))
     return sorted(blocks, key=lambda block: block.label)

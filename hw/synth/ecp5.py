@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,24 +60,29 @@ def build(board: Board, out: Path, *, seed: int = 1) -> Implementation:
 
 def synthesise(board: Board, work: Path) -> Path:
     """The netlist of the board's NPU inside the harness, for nextpnr."""
-    netlist = work / "npu.json"
-    read = read_commands([*rtl_sources("npu"), HARNESS], TOP, npu_parameters(board.array))
-    run_yosys(
-        "yosys",
-        {
-            **dict.fromkeys(read, "reading"),
-            # An ECP5 has no UltraRAM; its block RAM takes the activation banks.
-            'setattr -set ram_style "block" a:ram_style=ultra': "reading",
-            f"synth_ecp5 -top {TOP} -run :map_ram": "optimising",
-            f"synth_ecp5 -top {TOP} -run map_ram:map_gates": "mapping memories",
-            f"synth_ecp5 -top {TOP} -run map_gates:map_luts": "mapping arithmetic",
-            f"synth_ecp5 -top {TOP} -run map_luts: -json {netlist}": "mapping logic",
-        },
-        work,
-    )
+    netlist = map_to_cells([*rtl_sources("npu"), HARNESS], TOP, npu_parameters(board.array), work)
     design = json.loads(netlist.read_text())
     move_registers(design["modules"][TOP])
     netlist.write_text(json.dumps(design))
+    return netlist
+
+
+def map_to_cells(sources: Sequence[Path], top: str, parameters: Mapping[str, int], work: Path) -> Path:
+    """yosys's netlist of module ``top`` in an ECP5's cells, flat, as JSON. Raises SynthesisError."""
+    netlist = work / "npu.json"
+    run_yosys(
+        "yosys",
+        {
+            **dict.fromkeys(read_commands(sources, top, parameters), "reading"),
+            # An ECP5 has no UltraRAM; its block RAM takes the activation banks.
+            'setattr -set ram_style "block" a:ram_style=ultra': "reading",
+            f"synth_ecp5 -top {top} -run :map_ram": "optimising",
+            f"synth_ecp5 -top {top} -run map_ram:map_gates": "mapping memories",
+            f"synth_ecp5 -top {top} -run map_gates:map_luts": "mapping arithmetic",
+            f"synth_ecp5 -top {top} -run map_luts: -json {netlist}": "mapping logic",
+        },
+        work,
+    )
     return netlist
 
 

@@ -26,8 +26,8 @@ def run_tool(
     """Run ``command`` to its end, in ``folder`` if one is given, its output into ``log``.
 
     ``phases`` maps the start of an output line (after a time in brackets, if there is one) to a name, in the order in which they come; the
-    bar moves when one begins; ``quiet`` shows none. ``error`` is the pattern of the lines that say what went wrong. Raises SynthesisError when
-    the tool cannot start or returns non-zero.
+    bar moves when one begins; ``quiet`` shows none. ``error`` is the pattern of the lines that say what went wrong. Raises SynthesisError
+    when the tool cannot start or returns non-zero.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     ahead = list(phases)
