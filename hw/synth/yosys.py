@@ -34,6 +34,7 @@ def run_yosys(title: str, commands: Mapping[str, str], work: Path, *, quiet: boo
         [sys.executable, "-m", "hw.synth.yosys", script],
         work / "yosys.log",
         {f"-- Running command `{command}'": name for command, name in commands.items()},
+        error=r"^(\S+:\d+: )?ERROR: ",
         quiet=quiet,
     )
 
