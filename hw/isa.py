@@ -66,6 +66,8 @@ class ArrayConfig:
     """Widest row the pooling line buffer holds, in pooled pixels."""
     field_bits: int = 18
     """Bits that a product takes in a multiplier shared by two weights: 18 for DSP48E2, 16 for DSP48E1; 0: two multipliers."""
+    ultra_ram: bool = True
+    """Activation banks in UltraRAM; else in block RAM, for a device without it."""
     clock_mhz: float = 0.0
     """Clock of the board this configuration is for; 0 where there is none."""
 

@@ -44,7 +44,7 @@ def memories(c: ArrayConfig, device: Device | None) -> tuple[Memory, ...]:
     """The memories of one core on ``device``; small ones that become distributed RAM or registers are left out."""
     beat = 8 * c.port_bytes
     block = DP16KD if device and device.family == "ecp5" else RAMB36
-    bank = ULTRA_RAM if device is None or device.ultra_ram else block
+    bank = ULTRA_RAM if c.ultra_ram else block
     return (
         Memory("activation banks", 8 * c.kp, c.bank_words, c.banks * c.lane_groups, bank),
         Memory("accumulators", 32 * c.kp, c.acc_depth, shapes=block),
@@ -62,7 +62,7 @@ def load_device(name: str) -> Device | None:
 
 def used(c: ArrayConfig, device: Device | None) -> Utilisation:
     """Multipliers and memory blocks that one core takes; without a device, of an UltraScale+ with UltraRAM."""
-    per_multiplier = 1 if device and device.family == "ecp5" else 2  # MACs that share one: dot_pair.sv
+    per_multiplier = 2 if c.field_bits else 1  # MACs that share one: dot_pair.sv
     all_memories = memories(c, device)
     return Utilisation(
         dsp=c.macs // per_multiplier,

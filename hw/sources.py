@@ -50,4 +50,5 @@ def npu_parameters(config: ArrayConfig) -> dict[str, int]:
         "PORT_BYTES": config.port_bytes,
         "POOL_COLUMNS": config.pool_columns,
         "FIELD_BITS": config.field_bits,
+        "ULTRA_RAM": int(config.ultra_ram),
     }

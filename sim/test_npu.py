@@ -31,14 +31,17 @@ NEVER = 1 << 60
 LIMIT = 3_000_000
 """Cycles after which a test counts as hung."""
 
+PARAMETERS = ("cp", "kp", "banks", "bank_words", "acc_depth", "ports", "port_bytes", "pool_columns", "field_bits")
 CONFIGURATIONS = {
     "8x8": ArrayConfig(
-        "8x8", cp=8, kp=8, banks=8, bank_words=512, acc_depth=64, ports=1, port_bytes=8, pool_columns=16
+        "8x8", cp=8, kp=8, banks=8, bank_words=512, acc_depth=64, ports=1, port_bytes=8, pool_columns=16, field_bits=0
     ),
     "16x16": ArrayConfig(
         "16x16", 16, 16, banks=4, bank_words=1024, acc_depth=128, ports=2, port_bytes=16, pool_columns=16
     ),
-    "16x8": ArrayConfig("16x8", 16, 8, banks=5, bank_words=512, acc_depth=32, ports=3, port_bytes=4, pool_columns=16),
+    "16x8": ArrayConfig(
+        "16x8", 16, 8, banks=5, bank_words=512, acc_depth=32, ports=3, port_bytes=4, pool_columns=16, field_bits=16
+    ),
 }
 
 
@@ -47,8 +50,7 @@ class Bench:
 
     def __init__(self, dut, timing=None):
         self.dut = dut
-        names = ("cp", "kp", "banks", "bank_words", "acc_depth", "ports", "port_bytes", "pool_columns")
-        self.config = ArrayConfig("bench", **{name: int(getattr(dut, name.upper()).value) for name in names})
+        self.config = ArrayConfig("bench", **{name: int(getattr(dut, name.upper()).value) for name in PARAMETERS})
         self.timing = timing or Timing()
         self.rng = random_generator()
 
@@ -354,7 +356,6 @@ async def the_watchdog_ends_a_run_that_waits_for_memory(dut):
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_npu(name):
     config = CONFIGURATIONS[name]
-    names = ("cp", "kp", "banks", "bank_words", "acc_depth", "ports", "port_bytes", "pool_columns")
     # Failures end alike on every array; the arithmetic, the placement and the stream's cutting differ.
     tests = () if name == "8x8" else WITHOUT_FAILURES
-    run_bench("npu", __name__, {n.upper(): getattr(config, n) for n in names}, tests)
+    run_bench("npu", __name__, {n.upper(): getattr(config, n) for n in PARAMETERS}, tests)

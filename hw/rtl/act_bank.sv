@@ -6,6 +6,7 @@ module act_bank #(
   parameter int unsigned WORDS = 4096,
   parameter int unsigned GROUPS = 2,
   parameter int unsigned GROUP_BITS = 256,
+  parameter int unsigned ULTRA_RAM = 1,  // 0: block RAM, on a device without UltraRAM
   localparam int unsigned AddrBits = $clog2(WORDS)
 ) (
   input  logic                               clk_i,
@@ -19,8 +20,12 @@ module act_bank #(
   input  logic [GROUPS-1:0][GROUP_BITS-1:0]  write_data_i
 );
 
+  /* verilator lint_off UNUSEDPARAM */
+  localparam string RamStyle = ULTRA_RAM != 0 ? "ultra" : "block";
+  /* verilator lint_on UNUSEDPARAM */
+
   for (genvar g = 0; g < int'(GROUPS); g++) begin : gen_group
-    (* ram_style = "ultra" *) logic [GROUP_BITS-1:0] mem[WORDS];
+    (* ram_style = RamStyle *) logic [GROUP_BITS-1:0] mem[WORDS];
     logic [GROUP_BITS-1:0] array_q, out_q;
 
     always_ff @(posedge clk_i) begin

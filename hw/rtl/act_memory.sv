@@ -9,6 +9,7 @@ module act_memory #(
   parameter int unsigned KP = 32,
   parameter int unsigned BANKS = 8,
   parameter int unsigned BANK_WORDS = 4096,
+  parameter int unsigned ULTRA_RAM = 1,
   localparam int unsigned Groups = CP / KP,
   localparam int unsigned WordBits = CP * 8,
   localparam int unsigned GroupBits = KP * 8
@@ -85,7 +86,8 @@ module act_memory #(
     act_bank #(
       .WORDS     (BANK_WORDS),
       .GROUPS    (Groups),
-      .GROUP_BITS(GroupBits)
+      .GROUP_BITS(GroupBits),
+      .ULTRA_RAM (ULTRA_RAM)
     ) u_bank (
       .clk_i,
       .read_en_i   (read_q),

@@ -11,6 +11,7 @@ module datapath #(
   parameter int unsigned STREAM_BYTES = 48,
   parameter int unsigned POOL_COLUMNS = 128,
   parameter int unsigned FIELD_BITS = 18,
+  parameter int unsigned ULTRA_RAM = 1,
   localparam int unsigned WordBits = 8 * CP,
   localparam int unsigned StreamBits = 8 * STREAM_BYTES
 ) (
@@ -87,7 +88,8 @@ module datapath #(
     .CP        (CP),
     .KP        (KP),
     .BANKS     (BANKS),
-    .BANK_WORDS(BANK_WORDS)
+    .BANK_WORDS(BANK_WORDS),
+    .ULTRA_RAM (ULTRA_RAM)
   ) u_memory (
     .clk_i,
     .rst_ni,

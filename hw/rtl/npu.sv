@@ -1,6 +1,6 @@
 // The neural processing unit: one core with its registers and AXI ports.
 //
-// AXI4-Lite slave for control (hw/isa.py: Register), PORTS AXI4 read ports for the weight stream, one read port for the image and one write port for the
+// AXI4-Lite slave for control (hw/regs/npu.rdl), PORTS AXI4 read ports for the weight stream, one read port for the image and one write port for the
 // features, all of PORT_BYTES a beat. Everything runs on one clock. It wires blocks together and holds no logic of its own beyond that.
 module npu #(
   parameter int unsigned CP = 16,
@@ -12,6 +12,7 @@ module npu #(
   parameter int unsigned PORT_BYTES = 16,
   parameter int unsigned POOL_COLUMNS = 128,
   parameter int unsigned FIELD_BITS = 18,
+  parameter int unsigned ULTRA_RAM = 1,
   localparam int unsigned PortBits = 8 * PORT_BYTES
 ) (
   input  logic                          clk_i,
@@ -377,7 +378,8 @@ module npu #(
     .ACC_DEPTH   (ACC_DEPTH),
     .STREAM_BYTES(StreamBytes),
     .POOL_COLUMNS(POOL_COLUMNS),
-    .FIELD_BITS  (FIELD_BITS)
+    .FIELD_BITS  (FIELD_BITS),
+    .ULTRA_RAM   (ULTRA_RAM)
   ) u_datapath (
     .clk_i,
     .rst_ni             (core_rst_n),
