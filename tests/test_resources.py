@@ -48,7 +48,7 @@ def test_the_activation_banks_of_the_kv260_take_all_its_ultra_ram():
 def test_without_ultra_ram_the_banks_are_counted_in_block_ram():
     config, device = load_config("pynq-z2"), load_device("pynq-z2")
     assert device
-    counted, with_ultra_ram = used(config, device), used(config, replace(device, ultra_ram=64))
+    counted, with_ultra_ram = used(config, device), used(replace(config, ultra_ram=True), device)
     assert counted.ultra_ram == 0
     # A bank is 128 bits wide and 4,096 deep: fifteen blocks of 9 x 4,096.
     assert counted.block_ram - with_ultra_ram.block_ram == config.banks * 15
