@@ -13,7 +13,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator table2 evaluate-demo train-demo
 .PHONY: synth
-.PHONY: test sim waves registers lint format build-npu clean
+.PHONY: test sim formal waves registers lint format build-npu clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ test: lint  ## All tests: lint, Python, cocotb benches
 
 sim: $(VENV)/.installed  ## The cocotb benches of the RTL alone
 	$(BIN)/python -m pytest sim
+
+formal: $(VENV)/.installed  ## Prove what docs/formal.md claims of the RTL, and find the seeded bugs (PROOF=sync_fifo for one)
+	$(BIN)/python -m hw formal $(PROOF)
 
 waves: $(VENV)/.installed  ## Record a bench's waveform and open it (TEST=sync_fifo, and ONLY=words_come_out for a cocotb test of it)
 	$(BIN)/python -m sim waves '$(TEST)' $(if $(ONLY),--only '$(ONLY)')

@@ -1,4 +1,4 @@
-"""Command line of the hardware: ``python -m hw package`` writes the SystemVerilog package, ``synth`` builds a board's bitstream."""
+"""Command line of the hardware: ``python -m hw synth`` builds a board's bitstream, ``formal`` proves the RTL, others write sources."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from hw.formal.report import run_proofs
 from hw.isa import BOARDS, ConfigurationError, load_config
 from hw.register_map import RegisterMapError, write_committed, write_html
 from hw.sv_package import write_package
@@ -32,11 +33,17 @@ def main() -> None:
     synth.add_argument(
         "--estimate", action="store_true", help="stop before placement (1 minute): the slowest path into each register"
     )
+    formal = commands.add_parser("formal", help="prove what hw/formal claims of the RTL, and find the seeded bugs")
+    formal.add_argument("names", nargs="*", metavar="NAME", help="proofs (default: all)")
+    formal.add_argument("--list", action="store_true", help="say what is proven, and run nothing")
+    formal.add_argument("--no-bugs", action="store_true", help="prove only")
     arguments = parser.parse_args()
     if arguments.command == "package":
         print(write_package(arguments.output))
     elif arguments.command == "registers":
         sys.exit(_registers(arguments.html))
+    elif arguments.command == "formal":
+        sys.exit(run_proofs(arguments.names, listing=arguments.list, bugs=not arguments.no_bugs))
     elif arguments.command == "synth":
         sys.exit(_synth(arguments))
     else:

@@ -72,6 +72,8 @@ class Ecp5Build:
     """As nextpnr names it."""
     speed: int
     """Speed grade."""
+    seed: int = 1
+    """Of nextpnr's placement: one with which the design reaches its clock."""
     tool: str = "ecp5"
 
 

@@ -157,6 +157,11 @@ uint32_t npu_read(Npu* npu, uint32_t address) {
   }
 }
 
+// Runs `cycles` cycles, whatever the interrupt says.
+void npu_step(Npu* npu, uint64_t cycles) {
+  for (uint64_t i = 0; i < cycles; ++i) npu->cycle();
+}
+
 // Runs until the interrupt is high or `limit` cycles have passed; says whether it is high.
 int npu_run(Npu* npu, uint64_t limit) {
   for (uint64_t i = 0; i < limit && !npu->model->interrupt_o; ++i) npu->cycle();

@@ -36,6 +36,7 @@ def _library(path: Path) -> ctypes.CDLL:
         "npu_write": (None, [handle, word, word]),
         "npu_read": (word, [handle, word]),
         "npu_run": (ctypes.c_int, [handle, long]),
+        "npu_step": (None, [handle, long]),
     }
     for name, (result, arguments) in signatures.items():
         getattr(library, name).restype = result
@@ -98,6 +99,11 @@ class VerilatedDevice:
                     f"the simulated NPU was not done after {timeout:g} s of wall time ({self.cycles} cycles in all): allow more time"
                 )
         self.write_register(Register.INTERRUPT_STATUS, self.read_register(Register.INTERRUPT_STATUS))
+
+    def step(self, cycles: int) -> bool:
+        """Clock the NPU for ``cycles`` cycles, whatever its interrupt says; returns whether the interrupt is high then."""
+        self._sim.npu_step(self._handle(), cycles)
+        return bool(self._sim.npu_run(self._handle(), 0))
 
     def inject(self, error_address: int | None = None, frozen: bool = False) -> None:
         """Make the memory fail: SLVERR at one address, or no answer at all. Without arguments it is well again."""

@@ -6,9 +6,22 @@
 // may keep it waiting. The descriptor's derived fields are what the compiler derives from the shape.
 module pass_sequencer_formal #(
   parameter int unsigned GROUPS = 2,
+  // The shape; 0: any.
+  parameter int unsigned IN_WIDTH = 0,
+  parameter int unsigned IN_HEIGHT = 0,
+  parameter int unsigned IN_BLOCKS = 0,
+  parameter int unsigned KERNEL_H = 0,
+  parameter int unsigned KERNEL_W = 0,
+  parameter int unsigned STRIDE = 0,
+  parameter int unsigned OUT_WIDTH = 0,
+  parameter int unsigned OUT_HEIGHT = 0,
+  parameter int unsigned OUT_BLOCKS = 0,
+  parameter int unsigned TILE_ROWS = 0,
+  parameter int unsigned TILES = 0,
   parameter int unsigned MAX_PASSES = 5,
   parameter int unsigned MAX_PIXELS = 4,
   parameter int unsigned MAX_STALL = 3,
+  parameter int unsigned WAIT_FROM = 10,  // cycle from which waiting counts: before, the layer is set up
   parameter int unsigned MAX_CYCLES = 75  // from reset to the end of the layer
 ) (
   input logic       clk_i,
@@ -43,7 +56,7 @@ module pass_sequencer_formal #(
   always_ff @(posedge clk_i) rst_n <= 1'b1;
 
   // The shape: whatever the inputs are during reset, in integers wide enough for all that follows.
-  typedef logic signed [9:0] int_t;
+  typedef logic signed [7:0] int_t;
   typedef struct packed {
     int_t base, in_width, in_height, in_blocks, kernel_h, kernel_w, stride, pad_top, pad_left;
     int_t out_width, out_height, out_blocks, tile_rows, tiles, res_base;
@@ -53,28 +66,29 @@ module pass_sequencer_formal #(
   always_ff @(posedge clk_i) begin
     if (!rst_n) begin
       shape.base <= int_t'({1'b0, base_i});
-      shape.in_width <= int_t'({1'b0, in_width_i});
-      shape.in_height <= int_t'({1'b0, in_height_i});
-      shape.in_blocks <= int_t'({1'b0, in_blocks_i});
-      shape.kernel_h <= int_t'({1'b0, kernel_h_i});
-      shape.kernel_w <= int_t'({1'b0, kernel_w_i});
-      shape.stride <= int_t'({1'b0, stride_i});
+      shape.in_width <= IN_WIDTH != 0 ? int_t'(IN_WIDTH) : int_t'({1'b0, in_width_i});
+      shape.in_height <= IN_HEIGHT != 0 ? int_t'(IN_HEIGHT) : int_t'({1'b0, in_height_i});
+      shape.in_blocks <= IN_BLOCKS != 0 ? int_t'(IN_BLOCKS) : int_t'({1'b0, in_blocks_i});
+      shape.kernel_h <= KERNEL_H != 0 ? int_t'(KERNEL_H) : int_t'({1'b0, kernel_h_i});
+      shape.kernel_w <= KERNEL_W != 0 ? int_t'(KERNEL_W) : int_t'({1'b0, kernel_w_i});
+      shape.stride <= STRIDE != 0 ? int_t'(STRIDE) : int_t'({1'b0, stride_i});
       shape.pad_top <= int_t'({1'b0, pad_top_i});
       shape.pad_left <= int_t'({1'b0, pad_left_i});
-      shape.out_width <= int_t'({1'b0, out_width_i});
-      shape.out_height <= int_t'({1'b0, out_height_i});
-      shape.out_blocks <= int_t'({1'b0, out_blocks_i});
-      shape.tile_rows <= int_t'({1'b0, tile_rows_i});
-      shape.tiles <= int_t'({1'b0, tiles_i});
+      shape.out_width <= OUT_WIDTH != 0 ? int_t'(OUT_WIDTH) : int_t'({1'b0, out_width_i});
+      shape.out_height <= OUT_HEIGHT != 0 ? int_t'(OUT_HEIGHT) : int_t'({1'b0, out_height_i});
+      shape.out_blocks <= OUT_BLOCKS != 0 ? int_t'(OUT_BLOCKS) : int_t'({1'b0, out_blocks_i});
+      shape.tile_rows <= TILE_ROWS != 0 ? int_t'(TILE_ROWS) : int_t'({1'b0, tile_rows_i});
+      shape.tiles <= TILES != 0 ? int_t'(TILES) : int_t'({1'b0, tiles_i});
       shape.res_base <= int_t'({1'b0, res_base_i});
       {shape.exclusive_drain, shape.res_enable, shape.in_is_image} <= {exclusive_drain_i, res_enable_i, in_is_image_i};
     end
   end
 
-  int_t plane, out_plane, taps;
+  int_t plane, out_plane;
+  logic [11:0] passes;
   assign plane = shape.in_width * shape.in_height;
   assign out_plane = shape.out_width * shape.out_height;
-  assign taps = shape.kernel_h * shape.kernel_w;
+  assign passes = 12'(shape.out_blocks) * 12'(shape.tiles) * 12'(shape.in_blocks) * 12'(shape.kernel_h) * 12'(shape.kernel_w);
 
   always_comb begin
     if (rst_n) begin
@@ -86,7 +100,7 @@ module pass_sequencer_formal #(
       assume (shape.tiles * shape.tile_rows >= shape.out_height);
       assume (int_t'(shape.tiles - 1) * shape.tile_rows < shape.out_height);
       assume (shape.tile_rows * shape.out_width <= int_t'(MAX_PIXELS));
-      assume (shape.out_blocks * shape.tiles * shape.in_blocks * taps <= int_t'(MAX_PASSES));
+      assume (32'(passes) <= MAX_PASSES);
     end
   end
 
@@ -204,7 +218,9 @@ module pass_sequencer_formal #(
       if (layer_done) done_q <= 1'b1;
       tile_waits_q <= tile_ready && !tile_take;
       image_limit_q <= image_limit;
-      if (patient && begun_q && (!tile_ready || busy || (shape.in_is_image && 32'(image_limit) < 32'd64))) stall_q <= stall_q + 3'd1;
+      if (patient && 32'(cycle_q) >= WAIT_FROM && (!tile_ready || busy || (shape.in_is_image && 32'(image_limit) < 32'd64))) begin
+        stall_q <= stall_q + 3'd1;
+      end
       held_q <= held_q + int_t'({1'b0, tile_take}) - int_t'({1'b0, step.conv_valid && step.swap});
 
       if (step.conv_valid) begin

@@ -38,6 +38,8 @@ class Proof:
     bugs: tuple[Bug, ...] = ()
     seconds: int = 120
     """Time limit."""
+    quick: bool = True
+    """Part of the test suite; the others run with ``python -m hw formal``."""
 
     @property
     def checker(self) -> str:
@@ -63,6 +65,28 @@ class Proof:
 _FIFO = (
     "Words leave in the order they came, none lost or invented; DEPTH fit; shown in two cycles; level_o is a promise"
 )
+
+_NEST = "Each (block, tile, input block, tap, pixel) once, in order; drained once, in time; reads stay in the tensors; it ends: "
+
+
+def _layer(
+    blocks: int, rows: int, columns: int, tile_rows: int, in_blocks: int, kernel: tuple[int, int], cycles: int
+) -> dict[str, int]:
+    """Fix the loops of a layer; addresses, input size, stride, padding and modes stay free, and so do two cycles of waiting."""
+    return {
+        "OUT_BLOCKS": blocks,
+        "OUT_HEIGHT": rows,
+        "OUT_WIDTH": columns,
+        "TILE_ROWS": tile_rows,
+        "TILES": -(-rows // tile_rows),
+        "IN_BLOCKS": in_blocks,
+        "KERNEL_H": kernel[0],
+        "KERNEL_W": kernel[1],
+        "MAX_PIXELS": tile_rows * columns,
+        "MAX_STALL": 2,
+        "MAX_CYCLES": cycles,
+    }
+
 
 PROOFS = (
     Proof(
@@ -154,5 +178,63 @@ PROOFS = (
             Bug("clip-low-first", "under_q ? clip_low_i : over_q", "over_q ? clip_low_i : under_q"),
             Bug("residual-unsigned", "{res_signed_i && residual_i[k][7], residual_i[k]}", "{1'b0, residual_i[k]}"),
         ),
+    ),
+    Proof(
+        "pass_sequencer-tiles",
+        "pass_sequencer",
+        _NEST + "two tiles, the last one short; two taps",
+        BMC,
+        depth=59,
+        parameters=_layer(blocks=1, rows=3, columns=3, tile_rows=2, in_blocks=1, kernel=(2, 1), cycles=56),
+        bugs=(
+            Bug("pixel-lost", "steps_left_q <= steps_left_q - 16'd1;", "steps_left_q <= steps_left_q - 16'd2;", 59),
+            Bug("ends-early", "state_q == FLUSH && flight_q == '0 && !busy_i", "state_q == FLUSH && !busy_i", 59),
+            Bug("drained-too-late", "|| (next_drain && next_drain_full)", "", 59),
+        ),
+        seconds=400,
+        quick=False,
+    ),
+    Proof(
+        "pass_sequencer-taps",
+        "pass_sequencer",
+        _NEST + "two input blocks of two taps",
+        BMC,
+        depth=47,
+        parameters=_layer(blocks=1, rows=1, columns=2, tile_rows=1, in_blocks=2, kernel=(2, 1), cycles=44),
+        bugs=(
+            Bug("image-ahead", "wait_q <= checked_q.conv_addr >= image_limit_i;", "wait_q <= 1'b0;", 47),
+            Bug("tap-misplaced", "kx_addr_q <= standing_q.next_ky;", "kx_addr_q <= ky_addr_q;", 47),
+            Bug("padding-read", "13'(pixel_iy_q) < {2'b0, layer_q.in_height} &&", "1'b1 &&", 47),
+        ),
+        seconds=240,
+    ),
+    Proof(
+        "pass_sequencer-blocks",
+        "pass_sequencer",
+        _NEST + "three output blocks",
+        BMC,
+        depth=49,
+        parameters=_layer(blocks=3, rows=1, columns=2, tile_rows=1, in_blocks=1, kernel=(1, 1), cycles=46),
+        bugs=(Bug("wrong-residual", "else res_addr_q <= res_plane_q;", "else res_addr_q <= res_addr_q + 24'd1;", 49),),
+        seconds=240,
+    ),
+    Proof(
+        "pass_sequencer-blocks-of-tiles",
+        "pass_sequencer",
+        _NEST + "two output blocks of two tiles, the last one short",
+        BMC,
+        depth=57,
+        parameters=_layer(blocks=2, rows=3, columns=1, tile_rows=2, in_blocks=1, kernel=(1, 1), cycles=54),
+        seconds=240,
+        quick=False,
+    ),
+    Proof(
+        "pass_sequencer-any-tiny-layer",
+        "pass_sequencer",
+        _NEST + "every layer of at most two passes over at most two pixels, never kept waiting",
+        BMC,
+        depth=47,
+        parameters={"MAX_PASSES": 2, "MAX_PIXELS": 2, "MAX_STALL": 0, "MAX_CYCLES": 44},
+        seconds=240,
     ),
 )

@@ -38,14 +38,18 @@ NEXTPNR_PHASES = {
 }
 
 
-def build(board: Board, out: Path, *, seed: int = 1) -> Implementation:
+def build(board: Board, out: Path, *, seed: int | None = None) -> Implementation:
     """Synthesise, place, route and pack the NPU of ``board`` into ``out``/npu.bit, the tools' report into ``out``/report.json.
 
-    Raises SynthesisError. A design that misses its clock is returned, not refused: look at ``met``.
+    ``seed`` stands in for that of the board file. Raises SynthesisError. A design that misses its clock is returned, not refused: look
+    at ``met``.
     """
-    assert isinstance(board.build, Ecp5Build)
+    return implement(board, synthesise(board, out / "work"), out, seed=seed)
+
+
+def implement(board: Board, netlist: Path, out: Path, *, seed: int | None = None) -> Implementation:
+    """Place, route and pack a netlist whose top has the pins of the board's constraints. Like build()."""
     work = out / "work"
-    netlist = synthesise(board, work)
     report = place_and_route(board, netlist, work, seed)
     run_tool(
         "ecppack",
@@ -86,9 +90,10 @@ def map_to_cells(sources: Sequence[Path], top: str, parameters: Mapping[str, int
     return netlist
 
 
-def place_and_route(board: Board, netlist: Path, work: Path, seed: int) -> dict[str, Any]:
+def place_and_route(board: Board, netlist: Path, work: Path, seed: int | None = None) -> dict[str, Any]:
     """nextpnr's report on the routed design; the configuration goes to ``work``/npu.config."""
     assert isinstance(board.build, Ecp5Build) and board.device
+    seed = board.build.seed if seed is None else seed
     size = next((option for name, option in DEVICES.items() if board.device.part.startswith(name)), None)
     if size is None:
         raise SynthesisError(f"{board.name}: part {board.device.part} is none of {', '.join(DEVICES)}")

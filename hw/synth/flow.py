@@ -14,8 +14,11 @@ DEFAULT_BOARD = "ecp5-85f"
 """The board of the flow that runs everywhere."""
 
 
-def synthesise(name: str, *, seed: int = 1) -> Implementation:
-    """Build the bitstream of board ``name`` into build/synth/<name>. Raises ConfigurationError or SynthesisError."""
+def synthesise(name: str, *, seed: int | None = None) -> Implementation:
+    """Build the bitstream of board ``name`` into build/synth/<name>. Raises ConfigurationError or SynthesisError.
+
+    ``seed`` stands in for that of the board file; only the open flow has one.
+    """
     board = load_board(name)
     out = BUILD / "synth" / name
     if board.build is None:
