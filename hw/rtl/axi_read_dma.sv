@@ -2,7 +2,7 @@
 //
 // Bursts are INCR, at most BURST_BEATS long, and never cross a 4 KiB boundary. A burst is announced only when the FIFO has room for all
 // of it, so the read channel is never stalled, and as many bursts are in flight as fit: FIFO_BEATS of at least the memory's latency in cycles plus
-// 2 * BURST_BEATS reads at one beat a cycle. A new burst is announced at most every second cycle.
+// 2 * BURST_BEATS reads at one beat a cycle. A new burst is announced at most every third cycle.
 //
 // All reads carry the same (omitted) ID, so the data come back in order. A beat with an error response is passed on like any other;
 // the user sees error_o and decides.
@@ -17,13 +17,13 @@ module axi_read_dma #(
   input  logic                 clk_i,
   input  logic                 rst_ni,
 
-  // Control. start_i is a pulse while busy_o is low; busy_o rises in the next cycle, unless beats_i is 0.
+  // Control. start_i is a pulse while busy_o is low; busy_o rises in the next cycle, for a moment even if beats_i is 0.
   input  logic                 start_i,
   input  logic [63:0]          address_i,  // in bytes, a multiple of DATA_BYTES
   input  logic [31:0]          beats_i,
   // Pulse: announce no more, swallow what was announced, drop what was read; then busy_o falls.
   input  logic                 abort_i,
-  // High until the last beat has been taken, or the abort is complete.
+  // High until the last beat has been taken, or the abort is complete, and one cycle more.
   output logic                 busy_o,
   // An SLVERR or DECERR was seen since start_i.
   output logic                 error_o,
@@ -86,16 +86,14 @@ module axi_read_dma #(
   logic [63:0] address_q;
   logic [31:0] unplanned_q;  // beats not announced yet
   logic [8:0] length_q;
-  logic planned_q;
-  logic [12:0] to_page_end;
+  logic page_known_q, planned_q;
+  logic [12:0] to_page_end_q;
   logic [8:0] length_d;
   logic issue;
 
-  assign to_page_end = 13'(PageBeats) - 13'(address_q[11:0] >> SizeBits);
-
   always_comb begin
     length_d = 9'(BURST_BEATS);
-    if (to_page_end < 13'(length_d)) length_d = 9'(to_page_end);
+    if (to_page_end_q < 13'(length_d)) length_d = 9'(to_page_end_q);
     if (unplanned_q < 32'(length_d)) length_d = 9'(unplanned_q);
   end
 
@@ -114,6 +112,8 @@ module axi_read_dma #(
       address_q <= '0;
       unplanned_q <= '0;
       length_q <= '0;
+      to_page_end_q <= '0;
+      page_known_q <= 1'b0;
       planned_q <= 1'b0;
       promised_q <= '0;
       room_q <= '0;
@@ -124,7 +124,9 @@ module axi_read_dma #(
     end else begin
       length_q <= length_d;
       room_q <= LevelBits'(FIFO_BEATS) - promised_q;
-      planned_q <= unplanned_q != '0 && !issue;
+      to_page_end_q <= 13'(PageBeats) - 13'(address_q[11:0] >> SizeBits);
+      page_known_q <= unplanned_q != '0 && !issue;
+      planned_q <= page_known_q && !issue;
       if (issue) begin
         address_q <= address_q + (64'(length_q) << SizeBits);
         unplanned_q <= unplanned_q - 32'(length_q);
@@ -137,6 +139,7 @@ module axi_read_dma #(
       if (abort_i && busy_o) aborting_q <= 1'b1;
       if (aborting_q) begin
         unplanned_q <= '0;
+        page_known_q <= 1'b0;
         planned_q <= 1'b0;
       end
       if (drained) begin
@@ -153,7 +156,10 @@ module axi_read_dma #(
     end
   end
 
-  assign busy_o = untaken_q != '0 || aborting_q;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) busy_o <= 1'b0;
+    else busy_o <= start || untaken_q != '0 || aborting_q;
+  end
 
   // Read address channel
   always_ff @(posedge clk_i) begin

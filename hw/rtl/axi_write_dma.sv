@@ -1,7 +1,7 @@
 // Writes a stream of beats to a linear run of memory over AXI4.
 //
 // Bursts are INCR, at most BURST_BEATS long, and never cross a 4 KiB boundary. Address and data of a burst go out in parallel; the next burst
-// follows two cycles after the last beat without waiting for the response.
+// follows three cycles after the last beat without waiting for the response.
 //
 // It holds no data back: a burst is announced before its data are there, so the source should deliver without long pauses.
 
@@ -13,13 +13,13 @@ module axi_write_dma #(
   input  logic                  clk_i,
   input  logic                  rst_ni,
 
-  // Control. start_i is a pulse while busy_o is low; busy_o rises in the next cycle, unless beats_i is 0.
+  // Control. start_i is a pulse while busy_o is low; busy_o rises in the next cycle, for a moment even if beats_i is 0.
   input  logic                  start_i,
   input  logic [63:0]           address_i,  // in bytes, a multiple of DATA_BYTES
   input  logic [31:0]           beats_i,
   // Pulse: take no more data, complete the burst under way with strobes at zero; then busy_o falls.
   input  logic                  abort_i,
-  // High until the last response has come.
+  // High until the last response has come, and one cycle more.
   output logic                  busy_o,
   // An SLVERR or DECERR was seen since start_i.
   output logic                  error_o,
@@ -59,9 +59,10 @@ module axi_write_dma #(
   localparam int unsigned PageBeats = 4096 / DATA_BYTES;
   localparam int unsigned MaxOutstanding = 15;
 
-  typedef enum logic [1:0] {
+  typedef enum logic [2:0] {
     StIdle,
-    StPlan,  // the length of the next burst settles in its register
+    StPage,  // the beats to the end of the page settle in their register
+    StPlan,  // then the length of the next burst does
     StOpen,  // announce it when the address channel is free
     StSend  // its beats pass
   } state_e;
@@ -75,13 +76,11 @@ module axi_write_dma #(
   logic aborting_q;
   logic active_q;  // a transfer whose beats are not all sent
 
-  logic [12:0] to_page_end;
+  logic [12:0] to_page_end_q;
   logic [8:0] length_d;
-  assign to_page_end = 13'(PageBeats) - 13'(address_q[11:0] >> SizeBits);
-
   always_comb begin
     length_d = 9'(BURST_BEATS);
-    if (to_page_end < 13'(length_d)) length_d = 9'(to_page_end);
+    if (to_page_end_q < 13'(length_d)) length_d = 9'(to_page_end_q);
     if (unplanned_q < 32'(length_d)) length_d = 9'(unplanned_q);
   end
 
@@ -101,6 +100,7 @@ module axi_write_dma #(
       unplanned_q <= '0;
       length_q <= '0;
       unsent_q <= '0;
+      to_page_end_q <= '0;
       unanswered_q <= '0;
       aborting_q <= 1'b0;
       active_q <= 1'b0;
@@ -109,10 +109,14 @@ module axi_write_dma #(
       if (abort_i && busy_o) aborting_q <= 1'b1;
       unique case (state_q)
         StIdle: begin
-          if (start && beats_i != '0) begin
-            state_q <= StPlan;
+          if (start) begin
+            state_q <= StPage;
             active_q <= 1'b1;
           end
+        end
+        StPage: begin
+          state_q <= unplanned_q == '0 ? StIdle : StPlan;
+          active_q <= unplanned_q != '0;
         end
         StPlan: begin
           length_q <= length_d;
@@ -133,12 +137,14 @@ module axi_write_dma #(
           if (load) begin
             unsent_q <= unsent_q - 1'b1;
             if (unsent_q == 9'd1) begin
-              state_q <= unplanned_q == '0 || aborting_q ? StIdle : StPlan;
+              state_q <= unplanned_q == '0 || aborting_q ? StIdle : StPage;
               active_q <= unplanned_q != '0 && !aborting_q;
             end
           end
         end
+        default: state_q <= StIdle;
       endcase
+      to_page_end_q <= 13'(PageBeats) - 13'(address_q[11:0] >> SizeBits);
       unanswered_q <= unanswered_q + 4'(open) - 4'(answer);
       if (answer && m_axi_bresp[1]) error_o <= 1'b1;
       if (start) begin
@@ -150,7 +156,10 @@ module axi_write_dma #(
     end
   end
 
-  assign busy_o = active_q || unanswered_q != '0;
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) busy_o <= 1'b0;
+    else busy_o <= start || active_q || unanswered_q != '0;
+  end
 
   // Write address channel
   always_ff @(posedge clk_i) begin

@@ -24,6 +24,25 @@ module crc32 (
     return c;
   endfunction
 
+  // The CRC is linear: each bit of the next value is the parity of some bits of crc ^ word.
+  typedef logic [31:0][31:0] matrix_t;
+  function automatic matrix_t parities();
+    matrix_t m;
+    for (int j = 0; j < 32; j++) begin
+      logic [31:0] c;
+      c = advance(32'd1 << j, '0);
+      for (int i = 0; i < 32; i++) m[i][j] = c[i];
+    end
+    return m;
+  endfunction
+  localparam matrix_t Parities = parities();
+
+  logic [31:0] mixed, next;
+  assign mixed = crc_q ^ left_q[0];
+  for (genvar i = 0; i < 32; i++) begin : gen_parity
+    assign next[i] = ^(mixed & Parities[i]);
+  end
+
   always_ff @(posedge clk_i) begin
     if (start_i) begin
       left_q <= record_i[32*Words-1:0];
@@ -31,7 +50,7 @@ module crc32 (
       crc_q <= '1;
     end else begin
       left_q <= left_q >> 32;
-      crc_q <= advance(crc_q, left_q[0]);
+      crc_q <= next;
     end
   end
 

@@ -295,13 +295,17 @@ module npu #(
     assign unused_addresses = ^program_address[3:PORTS];
   end
 
-  // A cycle old: the words that have left the FIFOs since then are in the skid buffer or beyond.
+  // Two cycles old: of the words that have left the FIFOs since then, one may be in the weight buffer already.
+  logic [PORTS-1:0][LevelBits-1:0] levels_q;
   logic [LevelBits-1:0] least_level, least_level_q;
-  always_ff @(posedge clk_i) least_level_q <= least_level;
+  always_ff @(posedge clk_i) begin
+    levels_q <= levels;
+    least_level_q <= least_level;
+  end
   always_comb begin
-    least_level = levels[0];
+    least_level = levels_q[0];
     for (int p = 1; p < int'(PORTS); p++) begin
-      if (levels[p] < least_level) least_level = levels[p];
+      if (levels_q[p] < least_level) least_level = levels_q[p];
     end
   end
 

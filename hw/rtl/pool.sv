@@ -45,7 +45,7 @@ module pool #(
   // Where the pixel stands, and which windows end there
   // ------------------------------------------------------------------------------------------------
   logic [10:0] x_q, y_q, ox_q, oy_q;
-  position_t x_end_q, y_end_q;  // last column and row of the next window, before clipping at the edge
+  position_t x_near_q, y_near_q;  // last column and row but one of the next window, before clipping at the edge
   position_t x_start_q, y_start_q;  // its first ones
   logic windowed, maximum;
 
@@ -53,18 +53,18 @@ module pool #(
   assign maximum = mode_i == POOL_MAX;
 
   // The layer's numbers rest long before its first pixel.
-  logic [10:0] last_x_q, last_y_q, last_ox_q, last_oy_q;
-  position_t first_start_q, first_end_q, step;
+  logic [10:0] near_x_q, near_y_q, last_ox_q, last_oy_q;  // last column and row but one; last ones after pooling
+  position_t first_start_q, first_near_q, step;
   logic single_x_q, single_y_q, first_hit_q, dense_q;
   assign step = position_t'({11'd0, stride_i});
 
   always_ff @(posedge clk_i) begin
-    last_x_q <= width_i - 11'd1;
-    last_y_q <= height_i - 11'd1;
+    near_x_q <= width_i - 11'd2;
+    near_y_q <= height_i - 11'd2;
     last_ox_q <= pooled_width_i - 11'd1;
     last_oy_q <= pooled_height_i - 11'd1;
     first_start_q <= -position_t'({11'd0, pad_i});
-    first_end_q <= position_t'({11'd0, kernel_i}) - position_t'({11'd0, pad_i}) - 13'sd1;
+    first_near_q <= position_t'({11'd0, kernel_i}) - position_t'({11'd0, pad_i}) - 13'sd2;
     single_x_q <= width_i == 11'd1;
     single_y_q <= height_i == 11'd1;
     first_hit_q <= {1'b0, kernel_i} == {1'b0, pad_i} + 3'd1;
@@ -89,19 +89,19 @@ module pool #(
     end else if (valid_i) begin
       fresh_q <= x_last_q && y_last_q;
       x_q <= x_last_q ? '0 : x_q + 11'd1;
-      x_last_q <= x_last_q ? single_x_q : x_q + 11'd1 == last_x_q;
+      x_last_q <= x_last_q ? single_x_q : x_q == near_x_q;
       if (x_last_q) begin
         ox_q <= '0;
         x_start_q <= first_start_q;
-        x_end_q <= first_end_q;
+        x_near_q <= first_near_q;
         x_hit_q <= first_hit_q;
         x_open_q <= 1'b1;
       end else begin
-        x_hit_q <= x_hit_q ? dense_q : position_t'({2'b0, x_q}) + 13'sd1 == x_end_q;
+        x_hit_q <= x_hit_q ? dense_q : position_t'({2'b0, x_q}) == x_near_q;
         if (column_done) begin
           ox_q <= ox_q + 11'd1;
           x_start_q <= x_start_q + step;
-          x_end_q <= x_end_q + step;
+          x_near_q <= x_near_q + step;
           x_open_q <= ox_q != last_ox_q;
         end
       end
@@ -109,7 +109,7 @@ module pool #(
     // Between blocks and layers the layer's numbers may change.
     if (fresh_q && !valid_i) begin
       x_start_q <= first_start_q;
-      x_end_q <= first_end_q;
+      x_near_q <= first_near_q;
       x_last_q <= single_x_q;
       x_hit_q <= first_hit_q;
       x_open_q <= 1'b1;
@@ -122,26 +122,26 @@ module pool #(
       oy_q <= '0;
     end else if (valid_i && x_last_q) begin
       y_q <= y_last_q ? '0 : y_q + 11'd1;
-      y_last_q <= y_last_q ? single_y_q : y_q + 11'd1 == last_y_q;
+      y_last_q <= y_last_q ? single_y_q : y_q == near_y_q;
       if (y_last_q) begin
         oy_q <= '0;
         y_start_q <= first_start_q;
-        y_end_q <= first_end_q;
+        y_near_q <= first_near_q;
         y_hit_q <= first_hit_q;
         y_open_q <= 1'b1;
       end else begin
-        y_hit_q <= y_hit_q ? dense_q : position_t'({2'b0, y_q}) + 13'sd1 == y_end_q;
+        y_hit_q <= y_hit_q ? dense_q : position_t'({2'b0, y_q}) == y_near_q;
         if (row_done) begin
           oy_q <= oy_q + 11'd1;
           y_start_q <= y_start_q + step;
-          y_end_q <= y_end_q + step;
+          y_near_q <= y_near_q + step;
           y_open_q <= oy_q != last_oy_q;
         end
       end
     end
     if (fresh_q && !valid_i) begin
       y_start_q <= first_start_q;
-      y_end_q <= first_end_q;
+      y_near_q <= first_near_q;
       y_last_q <= single_y_q;
       y_hit_q <= first_hit_q;
       y_open_q <= 1'b1;

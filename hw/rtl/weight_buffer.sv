@@ -2,7 +2,7 @@
 //
 // A tile is KP rows of CP int8 weights, row after row, cut into stream words. take_i claims the tile for a pass that swaps it into the array LEAD cycles later
 // (swap_i); the array reads it in the HOLD cycles after that, and then the next tile's words come in. To hide those cycles tile_ready_o already rises
-// when the words still missing are waiting in the stream (available_i) and will be here in time. Once risen it stays until take_i.
+// when more words than are missing wait in the stream (available_i), so that these will be here in time. Once risen it stays until take_i.
 module weight_buffer #(
   parameter int unsigned CP = 64,
   parameter int unsigned KP = 32,
@@ -18,7 +18,7 @@ module weight_buffer #(
   input  logic                      word_valid_i,
   output logic                      word_ready_o,
   input  logic [8*STREAM_BYTES-1:0] word_i,
-  input  logic [15:0]               available_i,  // words of this tile that can be taken one a cycle from now on
+  input  logic [15:0]               available_i,  // words that can be taken one a cycle from now on; one of them may just have been
 
   output logic                      tile_ready_o,
   input  logic                      take_i,
@@ -48,7 +48,7 @@ module weight_buffer #(
   assign accept = word_valid_i && word_ready_o;
   assign word_ready_o = !full_q;
   assign missing = CountBits'(Rows) - count_q;
-  assign in_time = full_q || (32'(missing) <= LEAD && available_i >= 16'(missing));
+  assign in_time = full_q || (32'(missing) <= LEAD && available_i > 16'(missing));
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
