@@ -12,7 +12,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator table2 evaluate-demo train-demo
-.PHONY: synth
+.PHONY: synth area
 .PHONY: test sim formal waves registers lint format build-npu clean
 
 help:  ## List the targets
@@ -67,6 +67,9 @@ train-demo: $(VENV)/.installed  ## Make the demo's network again, from jets to q
 
 synth: $(VENV)/.installed  ## The bitstream of BOARD with its reports (without BOARD: an ECP5, with open tools only)
 	$(BIN)/python -m hw synth $(if $(BOARD),--board $(BOARD)) $(ARGS)
+
+area: $(VENV)/.installed  ## What each block takes of BOARD's FPGA, against the committed figures (ARGS=--update: makes them again)
+	$(BIN)/python -m hw area $(if $(BOARD),--board $(BOARD)) $(ARGS)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What a developer runs

@@ -56,7 +56,7 @@ def _devices() -> int:
             summary = (point.load().__doc__ or "").strip().partition("\n")[0]
         except ImportError as error:
             summary = f"not usable here: {error}"
-        print(f"{point.name:10} {summary}")
+        print(f"{point.name:16} {summary}")
     return 0
 
 

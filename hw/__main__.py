@@ -6,10 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from hw.board import load_board
 from hw.formal.report import run_proofs
 from hw.isa import BOARDS, ConfigurationError, load_config
 from hw.register_map import RegisterMapError, write_committed, write_html
 from hw.sv_package import write_package
+from hw.synth import area_rules, area_table
+from hw.synth.area import measure
 from hw.synth.flow import DEFAULT_BOARD, estimate, summary, synthesise
 from hw.synth.process import SynthesisError
 
@@ -29,7 +32,7 @@ def main() -> None:
     synth.add_argument(
         "--board", default=DEFAULT_BOARD, help="file in hw/boards (default: %(default)s, open tools only)"
     )
-    synth.add_argument("--seed", type=int, default=1, help="of placement, for the open flow (default: %(default)s)")
+    synth.add_argument("--seed", type=int, help="of placement, for the open flow (default: the board file's)")
     synth.add_argument(
         "--estimate", action="store_true", help="stop before placement (1 minute): the slowest path into each register"
     )
@@ -37,6 +40,12 @@ def main() -> None:
     formal.add_argument("names", nargs="*", metavar="NAME", help="proofs (default: all)")
     formal.add_argument("--list", action="store_true", help="say what is proven, and run nothing")
     formal.add_argument("--no-bugs", action="store_true", help="prove only")
+    area = commands.add_parser("area", help="what each block takes of a board's FPGA, against the committed figures")
+    area.add_argument("--board", default="zcu104", help="file in hw/boards (default: %(default)s)")
+    area.add_argument("--jobs", type=int, help="blocks at once (default: one for each processor)")
+    area.add_argument(
+        "--update", action="store_true", help="make today's the committed figures, and write docs/area.md"
+    )
     arguments = parser.parse_args()
     if arguments.command == "package":
         print(write_package(arguments.output))
@@ -46,6 +55,8 @@ def main() -> None:
         sys.exit(run_proofs(arguments.names, listing=arguments.list, bugs=not arguments.no_bugs))
     elif arguments.command == "synth":
         sys.exit(_synth(arguments))
+    elif arguments.command == "area":
+        sys.exit(_area(arguments))
     else:
         for path in sorted(BOARDS.glob("*.toml")):
             c = load_config(path.stem)
@@ -80,6 +91,26 @@ def _synth(arguments: argparse.Namespace) -> int:
         return 2
     print(summary(arguments.board, result))
     return 0 if result.met else 1
+
+
+def _area(arguments: argparse.Namespace) -> int:
+    """0 when every rule holds and nothing has grown, 1 otherwise, 2 when a tool failed or there is nothing to compare with."""
+    try:
+        board = load_board(arguments.board)
+        areas = measure(board, jobs=arguments.jobs)
+        assert board.device
+        print(area_table.text(areas, board.device))
+        complaints = area_rules.broken(areas, board)
+        if arguments.update:
+            print("\n".join(str(path) for path in area_table.write_reference(board.name, areas)))
+        else:
+            complaints += area_table.grown(areas, area_table.read_reference(board.name))
+    except (ConfigurationError, SynthesisError) as error:
+        print(f"python -m hw area: {error}", file=sys.stderr)
+        return 2
+    if complaints:
+        print("\n".join(complaints), file=sys.stderr)
+    return 1 if complaints else 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hw.formal.proofs import PROOFS, Bug, Proof
-from hw.formal.prover import ProofError, _kill_session, find, prove
+from hw.formal.prover import ProofError, find, kill_session, prove
 from hw.sources import RTL
 
 QUICK = [proof for proof in PROOFS if proof.quick]
@@ -49,7 +49,7 @@ def test_a_proof_that_takes_too_long_is_an_error_and_leaves_no_process():
 
 
 def test_a_broken_checker_is_an_error_not_a_counterexample():
-    broken = Proof("broken", "sync_fifo", "", PROOFS[0].engine, parameters={"NO_SUCH_PARAMETER": 1})
+    broken = Proof("broken", "sync_fifo", "", PROOFS[0].engine, parameters={"DEPTH": 0})
     with pytest.raises(ProofError, match="sby failed"):
         prove(broken)
 
@@ -66,7 +66,7 @@ def test_a_session_ends_with_everything_that_was_started_in_it(tmp_path):
     )
     assert process.stdout.readline() == "started\n"
     assert len([path for path in processes() if working_folder(path) == str(tmp_path)]) == 2
-    _kill_session(process.pid)
+    kill_session(process.pid)
     process.wait()
     assert not [path for path in processes() if working_folder(path) == str(tmp_path)]
 

@@ -190,9 +190,11 @@ module axi_read_dma_formal #(
           if (u_dma.planned_q) assert (32'(u_dma.room_q) + 32'(u_dma.promised_q) <= FIFO_BEATS);
           assert (32'(u_dma.u_fifo.count_q) + 32'(u_dma.u_fifo.out_valid_q) + 32'(u_dma.push) == 32'(count));
           assert (u_dma.u_fifo.write_addr_q == u_dma.u_fifo.read_addr_q + 2'(u_dma.u_fifo.count_q));
-          if (watching && ahead == '0 && u_dma.u_fifo.out_valid_q) assert (u_dma.u_fifo.out_data_q == watched);
-          else if (watching && u_dma.push && 32'(ahead) + 32'd1 == 32'(count)) assert (u_dma.rdata_q == watched);
-          else if (watching) assert (u_dma.u_fifo.mem[2'(u_dma.u_fifo.read_addr_q+2'(ahead)-2'(u_dma.u_fifo.out_valid_q))] == watched);
+          if (watching && ahead == '0 && u_dma.u_fifo.out_valid_q)
+            assert (u_dma.u_fifo.out_data_q == watched);
+            else if (watching && u_dma.push && 32'(ahead) + 32'd1 == 32'(count))
+              assert (u_dma.rdata_q == watched);
+              else if (watching) assert (u_dma.u_fifo.mem[2'(u_dma.u_fifo.read_addr_q+2'(ahead)-2'(u_dma.u_fifo.out_valid_q))] == watched);
         end else if (!u_dma.aborting_q) begin
           assert (u_dma.untaken_q == '0 && u_dma.unplanned_q == '0 && !u_dma.planned_q);
           assert (!u_dma.push && u_dma.promised_q == '0 && u_dma.u_fifo.count_q == '0 && !u_dma.u_fifo.out_valid_q);

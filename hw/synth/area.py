@@ -90,31 +90,23 @@ def measure(
     if unknown:
         raise ConfigurationError(f"the NPU has no module {unknown[0]!r}")
     chosen = [block for block in blocks if only is None or block.module in only]
-    commands = _commands(board)
+    synthesise = f"synth_xilinx -family {YOSYS_FAMILY[board.device.family]} -top block -noiopad -noclkbuf"
+    if board.array.ultra_ram:
+        synthesise += " -uram"
     with (
         ThreadPoolExecutor(jobs or os.cpu_count()) as workers,
         tqdm(total=len(chosen), desc=f"area of {board.name}", unit="block") as bar,
     ):
 
         def one(block: Block) -> BlockArea:
-            area = _measure_block(block, netlist, commands, work / re.sub(r"\W", "_", block.label))
+            area = _measure_block(block, netlist, synthesise, work / re.sub(r"\W", "_", block.label))
             bar.update()
             return area
 
         return list(workers.map(one, chosen))
 
 
-def _commands(board: Board) -> list[str]:
-    """Synthesis of module ``block`` for the board's device."""
-    assert board.device
-    family = YOSYS_FAMILY[board.device.family]
-    synthesise = f"synth_xilinx -family {family} -top block -noiopad -noclkbuf"
-    if board.device.ultra_ram:
-        return [f"{synthesise} -uram"]
-    return ['setattr -set ram_style "block" a:ram_style=ultra', synthesise]
-
-
-def _measure_block(block: Block, netlist: Path, commands: Sequence[str], work: Path) -> BlockArea:
+def _measure_block(block: Block, netlist: Path, synthesise: str, work: Path) -> BlockArea:
     figures = work / "cells.json"
     run_yosys(
         block.label,
@@ -123,7 +115,7 @@ def _measure_block(block: Block, netlist: Path, commands: Sequence[str], work: P
                 f"read_rtlil {netlist}",
                 f"rename \\{block.first} block",
                 "blackbox * block %d",
-                *commands,
+                synthesise,
                 f"tee -q -o {figures} stat -json",
             ],
             "",

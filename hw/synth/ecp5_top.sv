@@ -12,7 +12,8 @@ module ecp5_top #(
   parameter int unsigned PORTS = 1,
   parameter int unsigned PORT_BYTES = 8,
   parameter int unsigned POOL_COLUMNS = 128,
-  parameter int unsigned FIELD_BITS = 0
+  parameter int unsigned FIELD_BITS = 0,
+  parameter int unsigned ULTRA_RAM = 0
 ) (
   input  logic clk_i,
   input  logic rst_ni,
@@ -140,7 +141,8 @@ module ecp5_top #(
     .PORTS       (PORTS),
     .PORT_BYTES  (PORT_BYTES),
     .POOL_COLUMNS(POOL_COLUMNS),
-    .FIELD_BITS  (FIELD_BITS)
+    .FIELD_BITS  (FIELD_BITS),
+    .ULTRA_RAM   (ULTRA_RAM)
   ) u_npu (
     .clk_i,
     .rst_ni                (reset_n_q[2]),

@@ -1,0 +1,125 @@
+"""The NPU's interrupt through ``pynq.Interrupt``: one event loop in a thread of its own serves the interrupts of every NPU.
+
+PYNQ binds an interrupt to the event loop in which it is made. A notebook's loop stands still while a cell computes, and a service has
+others, so the driver brings its own. When no interrupt can be had, or one gets lost, the driver polls (``NpuIP.wait``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from functools import cache
+from typing import TypeVar
+
+import pynq
+from pynq.uio import UioController
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+SPURIOUS_SECONDS = 0.01
+"""Pause after an interrupt for which the NPU has no reason, so that a line that is stuck does not take the processor."""
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The loop, in its thread."""
+    loop = asyncio.new_event_loop()
+
+    def serve() -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_forever()
+
+    threading.Thread(target=serve, name="npu-interrupts", daemon=True).start()
+    return loop
+
+
+def in_loop(function: Callable[[], T]) -> T:
+    """``function()`` in the interrupts' thread: PYNQ objects that are made there get their interrupts there."""
+    try:
+        if asyncio.get_running_loop() is _loop():
+            return function()
+    except RuntimeError:
+        pass  # no loop runs in this thread
+
+    async def call() -> T:
+        return function()
+
+    return asyncio.run_coroutine_threadsafe(call(), _loop()).result()
+
+
+def pin_of(device: pynq.Device, cell: str) -> str | None:
+    """Full path of the interrupt pin of the block ``cell``, as pynq.Interrupt wants it; None where it has none.
+
+    PYNQ's metadata lists the interrupts behind AXI interrupt controllers. Its Interrupt class also serves one that goes straight to the
+    processing system's first line, as ours does, once it stands in the device's list; here it is put there.
+    """
+    for pin in device.interrupt_pins:
+        if pin.rpartition("/")[0] == cell:
+            return str(pin)
+    if device.systemgraph is None:
+        return None
+    for ps in device.systemgraph.get_processing_systems().values():
+        for name, line in ps.get_irqs.items():
+            for source in line._connections.values():
+                block = source.parent().parent()
+                if getattr(block, "hierarchy_name", None) == cell:
+                    pin = f"{cell}/{source.name}"
+                    raw = ps.irq[name][0][0]
+                    device.interrupt_pins[pin] = {"controller": "", "index": 0, "fullpath": pin, "raw_irq": raw}
+                    return pin
+    return None
+
+
+class Completion:
+    """Set when the NPU's interrupt has come. ``acknowledge`` lowers the interrupt at the NPU and says whether it was high.
+
+    Raises ValueError when PYNQ cannot give the interrupt.
+    """
+
+    def __init__(self, pin: str, acknowledge: Callable[[], bool]) -> None:
+        self.delivered = 0
+        """Interrupts that came."""
+        self._acknowledge = acknowledge
+        self._done = threading.Event()
+        self._interrupt = in_loop(lambda: pynq.Interrupt(pin))
+        self._task = asyncio.run_coroutine_threadsafe(self._serve(), _loop())
+
+    def wait(self, timeout: float) -> bool:
+        """Whether an interrupt came within ``timeout`` seconds, or since the last call."""
+        if not self._done.wait(timeout):
+            return False
+        self._done.clear()
+        return True
+
+    def rearm(self) -> None:
+        """After an interrupt that did not come: let the kernel deliver interrupts again."""
+        _loop().call_soon_threadsafe(self._wake_waiters)
+
+    def stop(self) -> None:
+        """Serve the interrupt no longer."""
+        self._task.cancel()
+
+    async def _serve(self) -> None:
+        try:
+            while True:
+                await self._interrupt.wait()
+                if self._acknowledge():
+                    self.delivered += 1
+                    self._done.set()
+                else:
+                    await asyncio.sleep(SPURIOUS_SECONDS)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("the NPU's interrupt cannot be served any more; the driver polls")
+            raise
+
+    def _wake_waiters(self) -> None:
+        """Whoever waits looks at its block and waits anew, and with that PYNQ enables the interrupt anew."""
+        controller = self._interrupt.parent()
+        if isinstance(controller, UioController):
+            waiting, controller.wait_events = controller.wait_events, []
+            for event in waiting:
+                event.set()

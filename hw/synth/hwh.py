@@ -1,0 +1,315 @@
+"""The hardware handoff (.hwh) of a Zynq board, from its board file: what Vivado would write beside the bitstream, as far as PYNQ reads it.
+
+It describes the block design of tcl/zynq.tcl: cells, buses, clock, interrupt, addresses, the NPU's registers. A test compares it with
+what the script builds. With it the board's software runs where there is no Vivado and no board (``sim.board``); a board gets Vivado's own.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from hw.board import Board, VivadoBuild
+from hw.isa import REGISTER_BITS, ConfigurationError
+from hw.synth.kernel import VLNV, register_list
+from hw.synth.wrapper import CLOCK, INTERRUPT, REGISTER_INTERFACE, RESET, masters
+
+DESIGN = "npu_system"
+AXI = "xilinx.com:interface:aximm:1.0"
+PL_CLOCKS = 4
+"""Clocks that a processing system can give the programmable logic; the NPU's is the first."""
+DIVISOR_MAX = 63
+MEMORY_BYTES = {"ultrascale+": 1 << 31, "7series": 1 << 29}
+"""What the masters reach of the memory, from address 0."""
+
+
+@dataclass(frozen=True)
+class ProcessingSystem:
+    """One of the two processing systems, in the names of its product guide (PG201, PG082)."""
+
+    arch: str
+    name: str
+    version: str
+    control: str
+    """AXI master to the registers."""
+    base: int
+    """Where the registers go."""
+    interrupt: str
+    clock: str
+    reset: str
+    control_clock: str
+    memory_clock: str
+    """Clock pin of a memory port, with the port's number to be filled in."""
+    pll_mhz: float
+    """Nominal clock that the logic's clock is divided from, as the boards' presets set it."""
+
+    def parameters(self, board: Board) -> dict[str, object]:
+        """Those that PYNQ reads: clocks and widths of the ports."""
+        product = divisors(self.pll_mhz, board.array.clock_mhz)
+        clocks = [_PlClock(number, number == 0, *(product if number == 0 else (1, 1))) for number in range(PL_CLOCKS)]
+        assert isinstance(board.build, VivadoBuild)
+        ports, bits = sorted(set(board.build.memory_ports)), 8 * board.array.port_bytes
+        if self.name == "zynq_ultra_ps_e":
+            rows: dict[str, object] = {"C_MAXIGP0_DATA_WIDTH": 32}
+            rows |= {f"C_SAXIGP{port_number(port) + 2}_DATA_WIDTH": bits for port in ports}
+            for c in clocks:
+                prefix = f"PSU__CRL_APB__PL{c.number}_REF_CTRL"
+                rows |= {f"PSU__FPGA_PL{c.number}_ENABLE": int(c.enabled), f"{prefix}__SRCSEL": "IOPLL"}
+                rows |= {f"{prefix}__DIVISOR0": c.divisor0, f"{prefix}__DIVISOR1": c.divisor1}
+                rows |= {f"{prefix}__ACT_FREQMHZ": f"{self.pll_mhz / (c.divisor0 * c.divisor1):.6f}"}
+            return rows
+        rows = {f"C_S_AXI_HP{port_number(port)}_DATA_WIDTH": bits for port in ports}
+        for c in clocks:
+            prefix = f"PCW_FCLK{c.number}_PERIPHERAL"
+            rows |= {f"PCW_FPGA_FCLK{c.number}_ENABLE": int(c.enabled), f"{prefix}_CLKSRC": "IO PLL"}
+            rows |= {f"{prefix}_DIVISOR0": c.divisor0, f"{prefix}_DIVISOR1": c.divisor1}
+        return rows
+
+
+class _PlClock(NamedTuple):
+    number: int
+    enabled: bool
+    divisor0: int
+    divisor1: int
+
+
+SYSTEMS = {
+    "ultrascale+": ProcessingSystem(
+        arch="zynquplus",
+        name="zynq_ultra_ps_e",
+        version="3.5",
+        control="M_AXI_HPM0_FPD",
+        base=0xA000_0000,
+        interrupt="pl_ps_irq0",
+        clock="pl_clk0",
+        reset="pl_resetn0",
+        control_clock="maxihpm0_fpd_aclk",
+        memory_clock="saxihp{}_fpd_aclk",
+        pll_mhz=1500.0,
+    ),
+    "7series": ProcessingSystem(
+        arch="zynq",
+        name="processing_system7",
+        version="5.5",
+        control="M_AXI_GP0",
+        base=0x43C0_0000,
+        interrupt="IRQ_F2P",
+        clock="FCLK_CLK0",
+        reset="FCLK_RESET0_N",
+        control_clock="M_AXI_GP0_ACLK",
+        memory_clock="S_AXI_HP{}_ACLK",
+        pll_mhz=1000.0,
+    ),
+}
+"""By the family of the board's device."""
+
+
+def processing_system(board: Board) -> ProcessingSystem:
+    """The processing system of a Zynq board. Raises ConfigurationError for any other board."""
+    if board.device is None or not isinstance(board.build, VivadoBuild) or board.device.family not in SYSTEMS:
+        raise ConfigurationError(f"{board.name} is no Zynq board, so it has no hardware handoff")
+    return SYSTEMS[board.device.family]
+
+
+def divisors(pll_mhz: float, clock_mhz: float) -> tuple[int, int]:
+    """The two divisors that make ``clock_mhz`` of ``pll_mhz``. Raises ConfigurationError when they miss it by more than 1 %."""
+    product = max(1, round(pll_mhz / clock_mhz)) if clock_mhz > 0 else 0
+    if not product or abs(pll_mhz / product - clock_mhz) > 0.01 * clock_mhz:
+        raise ConfigurationError(f"a clock of {clock_mhz:g} MHz cannot be divided from {pll_mhz:g} MHz")
+    for second in range(1, DIVISOR_MAX + 1):
+        if product % second == 0 and product // second <= DIVISOR_MAX:
+            return product // second, second
+    raise ConfigurationError(
+        f"a clock of {clock_mhz:g} MHz needs the divisor {product}, which two of 6 bits cannot make"
+    )
+
+
+def port_number(port: str) -> int:
+    """The digit of S_AXI_HP1 or S_AXI_HP1_FPD."""
+    return int(port.removeprefix("S_AXI_HP")[0])
+
+
+def hwh_text(board: Board) -> str:
+    """``npu.hwh`` of a Zynq board. Raises ConfigurationError when the board has none."""
+    ps = processing_system(board)
+    assert board.device
+    root = ElementTree.Element("EDKSYSTEM", EDWVERSION="1.2")
+    ElementTree.SubElement(root, "SYSTEMINFO", ARCH=ps.arch, NAME=DESIGN, DEVICE=board.device.part)
+    for empty in ("EXTERNALPORTS", "EXTERNALINTERFACES"):
+        ElementTree.SubElement(root, empty)
+    modules = ElementTree.SubElement(root, "MODULES")
+    for cell in _cells(board, ps):
+        _write_cell(modules, cell)
+    ElementTree.indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
+
+
+# The block design ----------------------------------------------------------------------------------------------------
+
+
+class _Range(NamedTuple):
+    """A stretch of addresses that ``master`` of a cell sees."""
+
+    master: str
+    cell: str
+    slave: str
+    block: str
+    base: int
+    size: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A block of the design. Nets: pin -> (driver or not, the pins at the other end); buses: interface -> (master or not, bus)."""
+
+    name: str
+    vlnv: str
+    nets: dict[str, tuple[bool, list[str]]]
+    buses: dict[str, tuple[bool, str]]
+    parameters: dict[str, object] = field(default_factory=dict)
+    ranges: tuple[_Range, ...] = ()
+    registers: tuple[tuple[str, int, int, str], ...] = ()
+
+
+def _cells(board: Board, ps: ProcessingSystem) -> list[_Cell]:
+    """The cells of zynq.tcl, in its order, with its names."""
+    assert board.device and isinstance(board.build, VivadoBuild)
+    axi_masters = [interface.name for interface in masters(board.array)]
+    served = list(zip(axi_masters, board.build.memory_ports, strict=True))
+    ports = sorted(set(board.build.memory_ports))
+    members = {port: [master for master, p in served if p == port] for port in ports}
+    slot = {master: (port, i) for port, group in members.items() for i, master in enumerate(group)}
+
+    clocked = [f"npu/{CLOCK}", "reset/slowest_sync_clk", "control/aclk", f"ps/{ps.control_clock}"]
+    for port in ports:
+        clocked += [f"memory_{port}/aclk", f"ps/{ps.memory_clock.format(port_number(port))}"]
+    resets = ["control/aresetn", *(f"memory_{port}/aresetn" for port in ports)]
+    wires = {
+        f"ps/{ps.clock}": clocked,
+        f"ps/{ps.reset}": ["reset/ext_reset_in"],
+        "reset/interconnect_aresetn": resets,
+        "reset/peripheral_aresetn": [f"npu/{RESET}"],
+        f"npu/{INTERRUPT}": [f"ps/{ps.interrupt}"],
+    }
+    memory = MEMORY_BYTES[board.device.family]
+    register_range = _Range(ps.control, "npu", REGISTER_INTERFACE, "reg0", ps.base, 1 << REGISTER_BITS, "REGISTER")
+    smart = "xilinx.com:ip:smartconnect:1.0"
+
+    def cell(name: str, vlnv: str, buses: dict[str, tuple[bool, str]], **more: Any) -> _Cell:
+        return _Cell(name, vlnv, dict(_pins_of(name, wires)), buses, **more)
+
+    return [
+        cell(
+            "ps",
+            f"xilinx.com:ip:{ps.name}:{ps.version}",
+            {ps.control: (True, "ps_control"), **{port: (False, f"memory_{port}_M00") for port in ports}},
+            parameters=ps.parameters(board),
+            ranges=(register_range,),
+        ),
+        cell(
+            "npu",
+            VLNV,
+            {
+                REGISTER_INTERFACE: (False, "control_M00"),
+                **{master: (True, f"npu_{master}") for master in axi_masters},
+            },
+            ranges=tuple(_Range(m, "ps", port, "DDR", 0, memory, "MEMORY") for m, port in served),
+            registers=tuple(register_list(board.array)),
+        ),
+        cell("reset", "xilinx.com:ip:proc_sys_reset:5.0", {}),
+        cell("control", smart, {"S00_AXI": (False, "ps_control"), "M00_AXI": (True, "control_M00")}),
+        *(
+            cell(
+                f"memory_{port}",
+                smart,
+                {
+                    **{f"S{slot[m][1]:02d}_AXI": (False, f"npu_{m}") for m in members[port]},
+                    "M00_AXI": (True, f"memory_{port}_M00"),
+                },
+            )
+            for port in ports
+        ),
+    ]
+
+
+def _pins_of(cell: str, wires: dict[str, list[str]]) -> Iterator[tuple[str, tuple[bool, list[str]]]]:
+    """The pins of ``cell`` on ``wires`` (driver -> pins), with what each is connected to."""
+    for driver, sinks in wires.items():
+        for pin in (driver, *sinks):
+            name, _, port = pin.partition("/")
+            if name == cell:
+                yield port, (pin == driver, sinks if pin == driver else [driver])
+
+
+# As XML --------------------------------------------------------------------------------------------------------------
+
+
+def _write_cell(modules: ElementTree.Element, cell: _Cell) -> None:
+    kind, version = cell.vlnv.split(":")[2:]
+    module = ElementTree.SubElement(
+        modules,
+        "MODULE",
+        FULLNAME=f"/{cell.name}",
+        INSTANCE=cell.name,
+        MODTYPE=kind,
+        VLNV=cell.vlnv,
+        HWVERSION=version,
+        IS_PL="FALSE" if cell.name == "ps" else "TRUE",
+    )
+    if cell.registers:
+        blocks = ElementTree.SubElement(module, "ADDRESSBLOCKS")
+        block = ElementTree.SubElement(
+            blocks,
+            "ADDRESSBLOCK",
+            NAME="reg0",
+            INTERFACE=REGISTER_INTERFACE,
+            USAGE="register",
+            RANGE=str(1 << REGISTER_BITS),
+        )
+        registers = ElementTree.SubElement(block, "REGISTERS")
+        for name, offset, bits, _ in cell.registers:
+            register = ElementTree.SubElement(registers, "REGISTER", NAME=name)
+            properties = {
+                "DESCRIPTION": name,
+                "ADDRESS_OFFSET": hex(offset),
+                "SIZE": str(bits),
+                "ACCESS": "read-write",
+                "IS_ENABLED": "true",
+            }
+            for key, value in properties.items():
+                ElementTree.SubElement(register, "PROPERTY", NAME=key, VALUE=value)
+    parameters = ElementTree.SubElement(module, "PARAMETERS")
+    for key, item in cell.parameters.items():
+        ElementTree.SubElement(parameters, "PARAMETER", NAME=key, VALUE=str(item))
+    _write_ports(module, cell)
+    buses = ElementTree.SubElement(module, "BUSINTERFACES")
+    for name, (master, bus) in cell.buses.items():
+        mode = "MASTER" if master else "SLAVE"
+        ElementTree.SubElement(buses, "BUSINTERFACE", NAME=name, BUSNAME=bus, TYPE=mode, VLNV=AXI)
+    memory = ElementTree.SubElement(module, "MEMORYMAP")
+    for r in cell.ranges:
+        ElementTree.SubElement(
+            memory,
+            "MEMRANGE",
+            ADDRESSBLOCK=r.block,
+            BASEVALUE=f"0x{r.base:08X}",
+            HIGHVALUE=f"0x{r.base + r.size - 1:08X}",
+            INSTANCE=r.cell,
+            MASTERBUSINTERFACE=r.master,
+            MEMTYPE=r.kind,
+            SLAVEBUSINTERFACE=r.slave,
+        )
+
+
+def _write_ports(module: ElementTree.Element, cell: _Cell) -> None:
+    ports = ElementTree.SubElement(module, "PORTS")
+    for pin, (driver, others) in cell.nets.items():
+        signal = f"{cell.name}_{pin}" if driver else others[0].replace("/", "_")
+        port = ElementTree.SubElement(ports, "PORT", NAME=pin, DIR="O" if driver else "I", SIGNAME=signal)
+        connections = ElementTree.SubElement(port, "CONNECTIONS")
+        for other in others:
+            name, _, their_pin = other.partition("/")
+            ElementTree.SubElement(connections, "CONNECTION", INSTANCE=name, PORT=their_pin)

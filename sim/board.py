@@ -1,0 +1,329 @@
+"""A PYNQ board around the Verilated NPU: the real pynq package, and our driver unchanged, on registers, memory and interrupt of the RTL.
+
+What stands in for hardware and kernel: a ``pynq.Device`` (register accesses reach the RTL's AXI4-Lite port, buffers lie in the memory that
+its AXI masters see), the clock registers of the processing system, and the UIO device of the interrupt (``sim.uio``). Each buffer has a
+host copy, so that a missing flush or invalidate is a wrong answer. The NPU is clocked in a thread, whatever the host does meanwhile.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pynq
+import pynq.ps
+from numpy.typing import NDArray
+from pynq.buffer import PynqBuffer
+from pynqmetadata.frontends import Metadata
+
+from driver.board import NpuIP, open_board
+from driver.device import DeviceError
+from driver.memory import Arena, SharedMemory
+from hw.board import Board, VivadoBuild, load_board
+from hw.files import write_if_changed
+from hw.isa import REGISTER_BITS, ArrayConfig, Control, Register
+from hw.synth.hwh import hwh_text, processing_system
+from sim.uio import InterruptLine, line
+from sim.verilated import VerilatedDevice
+
+try:
+    from pynq.metadata.runtime_metadata_parser import RuntimeMetadataParser
+except ImportError:  # PYNQ 4 moved it
+    from pynqmetadata.views.runtime import RuntimeMetadataParser
+
+SLICE = 200
+"""Clock cycles between two moments at which the host may access a register."""
+CLOCK_REGISTERS = {
+    "zynq_ultra_ps_e": (pynq.ps._ClocksUltrascale, 0xFF5E_0000, {0x20: 90 << 8 | 1 << 16}),
+    "processing_system7": (pynq.ps._ClocksZynq, 0xF800_0000, {0x108: 20 << 12}),
+}
+"""PYNQ's code for the clocks, where their registers lie, and what the boot loader leaves in them: the PLL (UG1087, UG585)."""
+ARCHITECTURES = {"zynq_ultra_ps_e": "aarch64", "processing_system7": "armv7l"}
+EVENTS = Control.DONE | Control.READY
+
+
+class SimulatedNpu(Protocol):
+    """What a board needs of its NPU; ``sim.verilated.VerilatedDevice`` is one."""
+
+    memory: SharedMemory
+
+    def read_register(self, offset: int) -> int:
+        """A 32-bit register."""
+
+    def write_register(self, offset: int, value: int) -> None:
+        """Write a 32-bit register."""
+
+    def step(self, cycles: int) -> bool:
+        """Let ``cycles`` clock cycles pass; whether the interrupt is high then."""
+
+    def inject(self, error_address: int | None = None, frozen: bool = False) -> None:
+        """Make the memory fail."""
+
+    def close(self) -> None:
+        """End the simulation."""
+
+
+@dataclass(eq=False)
+class _BufferObject:
+    """A piece of contiguous memory, and the host's cached copy of it."""
+
+    address: int
+    host: NDArray[np.uint8]
+    buffer: weakref.ref[PynqBuffer] | None = None
+
+
+class SimulatedBoard(pynq.Device):
+    """A board with ``memory_bytes`` of contiguous memory; becomes PYNQ's active device. Close it, or use it as a context manager.
+
+    ``board``: one of hw/boards, or a Board. ``make_npu`` makes the NPU, the RTL if it is not given, anew each time that a bitstream is
+    loaded; ``options`` are those of VerilatedDevice (latency, bandwidth, seed).
+    """
+
+    def __init__(
+        self,
+        board: str | Board = "pynq-z2",
+        memory_bytes: int = 32 << 20,
+        make_npu: Callable[[], SimulatedNpu] | None = None,
+        **options: Any,
+    ) -> None:
+        self.board = load_board(board) if isinstance(board, str) else board
+        super().__init__(f"simulated-{self.board.name}")
+        self.name = self.board.name
+        self.capabilities = {"REGISTER_RW": True}
+        self._ps = processing_system(self.board)
+        self.arch = ARCHITECTURES[self._ps.name]
+        self._make_npu = make_npu or (lambda: VerilatedDevice(self.board.array, memory_bytes, **options))
+        self.npu = self._make_npu()
+        self._arena = Arena(memory_bytes, self.npu.memory.arena.base)
+        self._garbage = np.random.default_rng(memory_bytes)
+        self._events = 0
+        """What CONTROL has told us of a run's events and the host has not read yet."""
+        self._interrupt: InterruptLine = line(self._raw_irq)
+        self._turn = threading.Condition()
+        self._visitors = 0
+        self._closed = False
+        self._started = threading.Event()
+        self._clock = threading.Thread(target=_run_clock, args=(weakref.ref(self),), name="npu-clock", daemon=True)
+        self._clock.start()
+        clocks, self._clock_base, registers = CLOCK_REGISTERS[self._ps.name]
+        self._clock_registers = dict(registers)
+        pynq.Device.active_device = self
+        pynq.Clocks._real_instance = clocks()  # PYNQ would choose by the processor that this runs on
+
+    # What PYNQ asks of a device --------------------------------------------------------------------------------------
+
+    def get_bitfile_metadata(self, bitfile_name: str, partial: bool = False) -> Any:
+        """PYNQ's own parser of the .hwh beside the bitstream."""
+        path = Path(bitfile_name).with_suffix(".hwh")
+        if not path.is_file():
+            raise RuntimeError(f"there is no {path.name} beside {bitfile_name}")
+        return RuntimeMetadataParser(Metadata(input=str(path)))
+
+    def download(self, bitstream: Any, parser: Any = None) -> None:
+        """Reset the programmable logic. The memory keeps what it held."""
+        with self._visit():
+            old, self.npu = self.npu, self._make_npu()
+            self.npu.memory.data[:] = old.memory.data
+            old.close()
+            self._events = 0
+            self._interrupt.drive(False)
+        super().post_download(bitstream, parser)
+
+    @property
+    def default_memory(self) -> SimulatedBoard:
+        """The board has one memory."""
+        return self
+
+    def allocate(self, shape: Any, dtype: Any, cacheable: int = 0) -> PynqBuffer:
+        """A contiguous buffer, whose host copy and memory hold different garbage. Raises RuntimeError, as PYNQ's memory does."""
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        try:
+            address = self._arena.allocate(nbytes)
+        except DeviceError as error:
+            raise RuntimeError(f"Allocate failed: {error}") from error
+        bo = _BufferObject(address, self._garbage.integers(0, 256, nbytes, np.uint8))
+        self.npu.memory.at(address, nbytes)[:] = self._garbage.integers(0, 256, nbytes, np.uint8)
+        buffer = PynqBuffer(
+            shape, dtype, buffer=bo.host.data, device=self, device_address=address, bo=bo, coherent=False
+        )
+        # PYNQ's way for memory that goes back to where it came from, and not to XRT.
+        buffer.memory, buffer.pointer, buffer.return_to = self, bo, self
+        bo.buffer = weakref.ref(buffer)
+        return buffer
+
+    def return_pointer(self, bo: _BufferObject) -> None:
+        """A buffer was freed."""
+        self._arena.free(bo.address)
+        buffer = bo.buffer() if bo.buffer else None
+        if buffer is not None:
+            buffer.freed = True  # or PYNQ would unmap it as XRT's, too, when it is collected
+
+    def flush(self, bo: _BufferObject, offset: int, pointer: int, size: int) -> None:
+        """The host's copy to the memory."""
+        with self._visit():
+            self.npu.memory.at(bo.address + offset, size)[:] = bo.host[offset : offset + size]
+
+    def invalidate(self, bo: _BufferObject, offset: int, pointer: int, size: int) -> None:
+        """The memory to the host's copy."""
+        with self._visit():
+            bo.host[offset : offset + size] = self.npu.memory.at(bo.address + offset, size)
+
+    def read_registers(self, address: int, length: int) -> bytes:
+        """Registers of the NPU or of the clocks. Raises DeviceError where the bus would not answer."""
+        return b"".join(self._read(at).to_bytes(4, "little") for at in range(address, address + length, 4))
+
+    def write_registers(self, address: int, data: bytes) -> None:
+        """Write registers of the NPU or of the clocks. Raises DeviceError where the bus would not answer."""
+        for start in range(0, len(data), 4):
+            self._write(address + start, int.from_bytes(data[start : start + 4], "little"))
+
+    # The board's own -------------------------------------------------------------------------------------------------
+
+    @property
+    def memory_used(self) -> int:
+        """Bytes of contiguous memory that are allocated."""
+        return self._arena.used
+
+    def bitstream(self, folder: Path) -> Path:
+        """Write quarkwave.bit, which is empty, and its .hwh into ``folder``; the path of the former."""
+        write_if_changed(folder / "quarkwave.hwh", hwh_text(self.board))
+        return write_if_changed(folder / "quarkwave.bit", "")
+
+    def inject(self, error_address: int | None = None, frozen: bool = False) -> None:
+        """Make the memory fail; see VerilatedDevice.inject. Without arguments it is well again."""
+        with self._visit():
+            self.npu.inject(error_address, frozen)
+
+    def lose_interrupts(self, count: int) -> None:
+        """Let the next ``count`` interrupts get lost between kernel and driver."""
+        self._interrupt.lose(count)
+
+    def close(self) -> None:
+        """Switch the board off. May be called again."""
+        if not self._closed:
+            self._closed = True
+            self._started.set()
+            self._clock.join()
+            self._interrupt.drive(False)
+            self.npu.close()
+
+    def __enter__(self) -> SimulatedBoard:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Bus and clock ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _raw_irq(self) -> int:
+        """The number that PYNQ looks for in /proc/interrupts: the first line from the logic."""
+        return {"pl_ps_irq0": 121, "IRQ_F2P": 61}[self._ps.interrupt]
+
+    def _read(self, address: int) -> int:
+        offset = address - self._ps.base
+        if not 0 <= offset < 1 << REGISTER_BITS:
+            return self._clock_registers.get(self._clock_offset(address), 0)
+        with self._visit():
+            value = self.npu.read_register(offset)
+            if offset == Register.CONTROL:  # reading clears events; those that the clock's thread saw are still due
+                value, self._events = value | self._events, 0
+            self._interrupt.drive(self.npu.step(0))
+            return value
+
+    def _write(self, address: int, value: int) -> None:
+        offset = address - self._ps.base
+        if not 0 <= offset < 1 << REGISTER_BITS:
+            self._clock_registers[self._clock_offset(address)] = value
+            return
+        with self._visit():
+            self.npu.write_register(offset, value)
+            self._interrupt.drive(self.npu.step(0))
+        if offset == Register.CONTROL and value & Control.START:
+            self._started.set()
+
+    def _clock_offset(self, address: int) -> int:
+        offset = address - self._clock_base
+        if not 0 <= offset < 0x1000:
+            raise DeviceError(f"nothing answers at {address:#x} on {self.board.name}")
+        return offset
+
+    @contextmanager
+    def _visit(self) -> Any:
+        """The host's turn at the NPU, which comes before the clock's."""
+        with self._turn:
+            self._visitors += 1
+        try:
+            with self._turn:
+                yield
+        finally:
+            with self._turn:
+                self._visitors -= 1
+                self._turn.notify_all()
+
+    def _tick(self) -> bool:
+        """The clock's turn: SLICE cycles. Whether the NPU is idle."""
+        with self._turn:
+            self._turn.wait_for(lambda: not self._visitors)
+            self._interrupt.drive(self.npu.step(SLICE))
+            control = self.npu.read_register(Register.CONTROL)
+            self._events |= control & EVENTS
+            return bool(control & Control.IDLE)
+
+
+def _run_clock(board: weakref.ref[SimulatedBoard]) -> None:
+    """Clock the NPU while it is busy; time stands still while it is idle."""
+    while True:
+        alive = board()
+        if alive is None or alive._closed:
+            return
+        started = alive._started
+        if started.is_set():
+            started.clear()
+            while not alive._closed and not alive._tick():
+                pass
+        del alive
+        started.wait(1.0)
+
+
+def on_zynq(array: ArrayConfig, board: str = "zcu104") -> Board:
+    """Another board's processing system around ``array``, for arrays that no Zynq board has."""
+    zynq = load_board(board)
+    assert isinstance(zynq.build, VivadoBuild)
+    ports = tuple(zynq.build.memory_ports[i % len(zynq.build.memory_ports)] for i in range(array.ports + 2))
+    clock = zynq.array.clock_mhz
+    return replace(
+        zynq, name=array.name, array=replace(array, clock_mhz=clock), build=replace(zynq.build, memory_ports=ports)
+    )
+
+
+def open_simulated_board(config: ArrayConfig, **options: Any) -> NpuIP:
+    """The driver of the board, through the real pynq, on a simulated board with the RTL; slower than rtl."""
+    try:
+        described = load_board(config.name)
+        processing_system(described)
+    except ValueError:
+        described = on_zynq(config)
+    board = SimulatedBoard(described, **options)
+    try:
+        with tempfile.TemporaryDirectory(prefix="quarkwave-") as folder:
+            npu = open_board(config, board.bitstream(Path(folder)))
+    except BaseException:
+        board.close()
+        raise
+    # The board goes off with its only NPU.
+    close = npu.close
+
+    def close_both() -> None:
+        close()
+        board.close()
+
+    npu.close = close_both  # type: ignore[method-assign]
+    return npu

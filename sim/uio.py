@@ -1,0 +1,78 @@
+"""The kernel's UIO device of an interrupt line, for PYNQ's UioController: reads block until an interrupt, writes enable the next one.
+
+It behaves as ``uio_pdrv_genirq`` does with a level-triggered line: an interrupt is delivered once and then disabled until somebody
+writes. PYNQ opens what ``get_uio_irq`` names, which looks the line up in /proc/interrupts; here it is one end of a socket pair.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from functools import cache
+
+import pynq.interrupt
+
+COUNT_BYTES = 4
+
+
+class InterruptLine:
+    """One level-triggered line and its UIO device."""
+
+    def __init__(self) -> None:
+        self._kernel, self._user = socket.socketpair()
+        self._lock = threading.Lock()
+        self._high = self._enabled = False
+        self._count = self._to_lose = 0
+        threading.Thread(target=self._serve, name="uio", daemon=True).start()
+
+    @property
+    def device(self) -> int:
+        """What PYNQ opens in place of a path: a file descriptor of its own each time."""
+        return os.dup(self._user.fileno())
+
+    def drive(self, high: bool) -> None:
+        """The level that the hardware puts on the line."""
+        with self._lock:
+            self._high = high
+            self._deliver()
+
+    def lose(self, count: int) -> None:
+        """Let the next ``count`` interrupts reach the kernel and not the user."""
+        with self._lock:
+            self._to_lose = count
+
+    def _serve(self) -> None:
+        while True:
+            written = self._kernel.recv(COUNT_BYTES)
+            if not written:
+                return
+            with self._lock:
+                self._enabled = any(written)
+                self._deliver()
+
+    def _deliver(self) -> None:
+        if not (self._high and self._enabled):
+            return
+        self._enabled = False
+        self._count += 1
+        if self._to_lose:
+            self._to_lose -= 1
+        else:
+            self._kernel.send(self._count.to_bytes(COUNT_BYTES, "little"))
+
+
+@cache
+def line(raw_irq: int) -> InterruptLine:
+    """The line of that number; as in the kernel there is one, and PYNQ keeps it open."""
+    return InterruptLine()
+
+
+_look_up = pynq.interrupt.get_uio_irq
+
+
+def _uio_of(irq: int) -> str | int | None:
+    return line(irq).device if irq in (61, 121) else _look_up(irq)
+
+
+pynq.interrupt.get_uio_irq = _uio_of
