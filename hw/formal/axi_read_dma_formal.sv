@@ -7,7 +7,7 @@ module axi_read_dma_formal #(
   parameter int unsigned FIFO_BEATS = 4,
   parameter int unsigned BURST_BEATS = 3,
   parameter bit INDUCTION = 1'b1,
-  parameter int unsigned PATIENCE = 4,  // cycles in which it may do nothing although nobody keeps it waiting
+  parameter int unsigned PATIENCE = 7,  // cycles in which it may do nothing although nobody keeps it waiting
   localparam int unsigned DataBits = 8 * DATA_BYTES,
   localparam int unsigned SizeBits = $clog2(DATA_BYTES),
   localparam int unsigned AddressBits = 64 - SizeBits,
@@ -181,6 +181,11 @@ module axi_read_dma_formal #(
         assert (u_dma.address_q == address_q + (announce ? 64'(length) << SizeBits : '0));
         assert (error_seen_q == (u_dma.error_o || (u_dma.push && u_dma.rerror_q)));
         if (u_dma.planned_q && !aborted_q) assert (u_dma.length_q == u_dma.length_d);
+        if ((u_dma.page_known_q || u_dma.planned_q) && !aborted_q) begin
+          assert (u_dma.unplanned_q != '0);
+          assert (u_dma.to_page_end_q == 13'(4096 / DATA_BYTES) - 13'(u_dma.address_q[11:0] >> SizeBits));
+        end
+        if (u_dma.untaken_q != '0 || u_dma.aborting_q) assert (busy);
         if (!aborted_q) begin
           assert (!u_dma.aborting_q);
           assert (u_dma.untaken_q == to_take_q);
@@ -196,7 +201,7 @@ module axi_read_dma_formal #(
               assert (u_dma.rdata_q == watched);
               else if (watching) assert (u_dma.u_fifo.mem[2'(u_dma.u_fifo.read_addr_q+2'(ahead)-2'(u_dma.u_fifo.out_valid_q))] == watched);
         end else if (!u_dma.aborting_q) begin
-          assert (u_dma.untaken_q == '0 && u_dma.unplanned_q == '0 && !u_dma.planned_q);
+          assert (u_dma.untaken_q == '0 && u_dma.unplanned_q == '0 && !u_dma.planned_q && !u_dma.page_known_q);
           assert (!u_dma.push && u_dma.promised_q == '0 && u_dma.u_fifo.count_q == '0 && !u_dma.u_fifo.out_valid_q);
           assert (u_dma.u_fifo.write_addr_q == u_dma.u_fifo.read_addr_q);
         end

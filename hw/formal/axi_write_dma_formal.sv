@@ -6,7 +6,7 @@ module axi_write_dma_formal #(
   parameter int unsigned DATA_BYTES = 4,
   parameter int unsigned BURST_BEATS = 3,
   parameter bit INDUCTION = 1'b1,
-  parameter int unsigned PATIENCE = 3,  // cycles in which it may do nothing although nobody keeps it waiting
+  parameter int unsigned PATIENCE = 5,  // cycles in which it may do nothing although nobody keeps it waiting
   localparam int unsigned DataBits = 8 * DATA_BYTES,
   localparam int unsigned SizeBits = $clog2(DATA_BYTES),
   localparam int unsigned AddressBits = 64 - SizeBits
@@ -198,17 +198,21 @@ module axi_write_dma_formal #(
         assert (u_dma.unplanned_q == to_announce_q - (announce ? 32'(length) : '0));
         assert (u_dma.address_q == address_q + (announce ? 64'(length) << SizeBits : '0));
         assert (u_dma.unsent_q + 9'(wvalid) == burst_q + next_burst_q + (announce ? length : '0));
-        assert ((u_dma.state_q == 2'd3) == (u_dma.unsent_q != '0));
-        assert ((u_dma.state_q != 2'd0) == u_dma.active_q);
-        if (u_dma.state_q == 2'd1 || u_dma.state_q == 2'd2) assert (u_dma.unplanned_q != '0);
+        assert ((u_dma.state_q == 3'd4) == (u_dma.unsent_q != '0));
+        assert ((u_dma.state_q != 3'd0) == u_dma.active_q);
+        if (u_dma.active_q || u_dma.unanswered_q != '0) assert (busy);
+        if (u_dma.state_q == 3'd2 || u_dma.state_q == 3'd3) begin
+          assert (u_dma.unplanned_q != '0);
+          assert (u_dma.to_page_end_q == 13'(4096 / DATA_BYTES) - 13'(u_dma.address_q[11:0] >> SizeBits));
+        end
         assert (u_dma.error_o == error_seen_q);
-        if (u_dma.state_q == 2'd2) assert (u_dma.length_q == u_dma.length_d);
+        if (u_dma.state_q == 3'd3) assert (u_dma.length_q == u_dma.length_d);
         assert (5'(u_dma.unanswered_q) == 5'(addresses_q) + 5'(awvalid));
         assert (5'(u_dma.unanswered_q) == 5'(lasts_q) + 5'(burst_q != '0) + 5'(next_burst_q != '0) + 5'(announce));
         assert (count == (wvalid && strobed));
         if (watching) assert (wdata == watched);
         assert (u_dma.aborting_q == aborted_q);
-        if (u_dma.state_q == 2'd0 && !aborted_q) assert (u_dma.unplanned_q == '0);
+        if (u_dma.state_q == 3'd0 && !aborted_q) assert (u_dma.unplanned_q == '0);
         if (!aborted_q) assert (33'(to_take_q) == 33'(u_dma.unplanned_q) + 33'(u_dma.unsent_q));
         assert (burst_q <= 9'(BURST_BEATS) && next_burst_q <= 9'(BURST_BEATS));
         if (next_burst_q != '0) assert (burst_q == 9'd1 && wvalid);

@@ -123,7 +123,7 @@ PROOFS = (
         "axi_read_dma",
         "AR stable until ready; bursts within 4 KiB and BURST_BEATS; exactly the beats asked for, in order; errors reported; it ends",
         K_INDUCTION,
-        depth=7,
+        depth=10,
         bugs=(
             Bug("page-crossed", "13'(PageBeats) - 13'(", "13'(PageBeats + 1) - 13'("),
             Bug("fifo-overrun", "32'(length_q) <= 32'(room_q)", "32'(length_q) <= 32'(room_q) + 32'd1"),
@@ -147,7 +147,7 @@ PROOFS = (
             Bug("beat-changes", "assign data_free = !m_axi_wvalid || m_axi_wready;", "assign data_free = 1'b1;"),
             Bug("last-too-early", "m_axi_wlast <= unsent_q == 9'd1;", "m_axi_wlast <= unsent_q <= 9'd2;"),
             Bug("abort-writes", "{DATA_BYTES{!aborting_q}}", "{DATA_BYTES{1'b1}}"),
-            Bug("answer-not-awaited", "assign busy_o = active_q || unanswered_q != '0;", "assign busy_o = active_q;"),
+            Bug("answer-not-awaited", "busy_o <= start || active_q || unanswered_q != '0;", "busy_o <= start || active_q;"),
         ),
     ),
     Proof(

@@ -136,7 +136,7 @@ module axi_read_dma #(
       untaken_q <= untaken_q - 32'(pop);
       if (push && rerror_q) error_o <= 1'b1;
 
-      if (abort_i && busy_o) aborting_q <= 1'b1;
+      if (abort_i && untaken_q != '0) aborting_q <= 1'b1;
       if (aborting_q) begin
         unplanned_q <= '0;
         page_known_q <= 1'b0;
