@@ -144,7 +144,7 @@ def _figures(used: Utilisation, shift: int) -> list[str]:
 
 
 INTRODUCTION = (
-    "Written by `make area ARGS=--update` from hw/synth/area_figures; [synthesis.md](synthesis.md) says how it is measured. Each row is an "
-    "RTL module\nwith one set of parameters, all its instances together, without the blocks in it. Delays are of cells alone, without nets, on "
-    "no particular\nspeed grade: they serve to compare one block with another."
+    "Written by `make area ARGS=--update` from hw/synth/area_figures; [synthesis.md](synthesis.md) says how it is measured. Each row\n"
+    "is an RTL module with one set of parameters, all its instances together, without the blocks in it. Delays are of cells alone,\n"
+    "without nets, on no particular speed grade: they serve to compare one block with another."
 )
