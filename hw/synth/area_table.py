@@ -1,6 +1,6 @@
 """The table of a board's blocks: for people, on a page, and as the committed reference that today's figures are compared with.
 
-The references are hw/synth/area/<board>.json; docs/area.md is written from them.
+The references are hw/synth/area_figures/<board>.json; docs/area.md is written from them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hw.sources import ROOT
 from hw.synth.area import BlockArea
 from hw.synth.report import FIELDS, TITLES, Utilisation, aligned, figure, markdown, percentage, total
 
-REFERENCES = Path(__file__).with_name("area")
+REFERENCES = Path(__file__).with_name("area_figures")
 PAGE = ROOT / "docs" / "area.md"
 UPDATE = "make area BOARD={} ARGS=--update"
 
@@ -89,7 +89,9 @@ def read_reference(name: str) -> list[BlockArea]:
     """The committed figures of board ``name``. Raises ConfigurationError when there are none, or another yosys made them."""
     path = REFERENCES / f"{name}.json"
     if not path.is_file():
-        raise ConfigurationError(f"{name} has no committed figures in hw/synth/area; make them: {UPDATE.format(name)}")
+        raise ConfigurationError(
+            f"{name} has no committed figures in hw/synth/area_figures; make them: {UPDATE.format(name)}"
+        )
     record = json.loads(path.read_text())
     if record["pyosys"] != version("pyosys"):
         raise ConfigurationError(
@@ -142,7 +144,7 @@ def _figures(used: Utilisation, shift: int) -> list[str]:
 
 
 INTRODUCTION = (
-    "Written by `make area ARGS=--update` from hw/synth/area; [synthesis.md](synthesis.md) says how it is measured. Each row is an RTL "
-    "module\nwith one set of parameters, all its instances together, without the blocks in it. Delays are of cells alone, without nets, on "
-    "no particular\nspeed grade: they serve to compare one block with another."
+    "Written by `make area ARGS=--update` from hw/synth/area_figures; [synthesis.md](synthesis.md) says how it is measured. Each row\n"
+    "is an RTL module with one set of parameters, all its instances together, without the blocks in it. Delays are of cells alone,\n"
+    "without nets, on no particular speed grade: they serve to compare one block with another."
 )
