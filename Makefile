@@ -68,6 +68,9 @@ train-demo: $(VENV)/.installed  ## Make the demo's network again, from jets to q
 synth: $(VENV)/.installed  ## The bitstream of BOARD with its reports (without BOARD: an ECP5, with open tools only)
 	$(BIN)/python -m hw synth $(if $(BOARD),--board $(BOARD)) $(ARGS)
 
+pipeline: $(VENV)/.installed  ## Logic levels between the NPU's registers on UltraScale+; writes docs/pipeline.md
+	$(BIN)/python -m hw pipeline
+
 area: $(VENV)/.installed  ## What each block takes of BOARD's FPGA, against the committed figures (ARGS=--update: makes them again)
 	$(BIN)/python -m hw area $(if $(BOARD),--board $(BOARD)) $(ARGS)
 

@@ -11,8 +11,9 @@ from hw.formal.report import run_proofs
 from hw.isa import BOARDS, ConfigurationError, load_config
 from hw.register_map import RegisterMapError, write_committed, write_html
 from hw.sv_package import write_package
-from hw.synth import area_rules, area_table
+from hw.synth import area_rules, area_table, pipeline
 from hw.synth.area import measure
+from hw.synth.depth import measure as measure_depths
 from hw.synth.flow import DEFAULT_BOARD, estimate, summary, synthesise
 from hw.synth.process import SynthesisError
 
@@ -46,6 +47,7 @@ def main() -> None:
     area.add_argument(
         "--update", action="store_true", help="make today's the committed figures, and write docs/area.md"
     )
+    commands.add_parser("pipeline", help="count the logic levels before each register, and write docs/pipeline.md")
     arguments = parser.parse_args()
     if arguments.command == "package":
         print(write_package(arguments.output))
@@ -57,6 +59,8 @@ def main() -> None:
         sys.exit(_synth(arguments))
     elif arguments.command == "area":
         sys.exit(_area(arguments))
+    elif arguments.command == "pipeline":
+        sys.exit(_pipeline())
     else:
         for path in sorted(BOARDS.glob("*.toml")):
             c = load_config(path.stem)
@@ -91,6 +95,18 @@ def _synth(arguments: argparse.Namespace) -> int:
         return 2
     print(summary(arguments.board, result))
     return 0 if result.met else 1
+
+
+def _pipeline() -> int:
+    """0 when no register has too many levels before it, 1 when one has, 2 when a tool failed."""
+    try:
+        depths = measure_depths()
+        print(pipeline.summary(depths))
+        print(pipeline.write_page(depths))
+    except SynthesisError as error:
+        print(f"python -m hw pipeline: {error}", file=sys.stderr)
+        return 2
+    return 1 if pipeline.too_deep(depths) else 0
 
 
 def _area(arguments: argparse.Namespace) -> int:

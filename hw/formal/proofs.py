@@ -147,7 +147,11 @@ PROOFS = (
             Bug("beat-changes", "assign data_free = !m_axi_wvalid || m_axi_wready;", "assign data_free = 1'b1;"),
             Bug("last-too-early", "m_axi_wlast <= unsent_q == 9'd1;", "m_axi_wlast <= unsent_q <= 9'd2;"),
             Bug("abort-writes", "{DATA_BYTES{!aborting_q}}", "{DATA_BYTES{1'b1}}"),
-            Bug("answer-not-awaited", "busy_o <= start || active_q || unanswered_q != '0;", "busy_o <= start || active_q;"),
+            Bug(
+                "answer-not-awaited",
+                "busy_o <= start || active_q || unanswered_q != '0;",
+                "busy_o <= start || active_q;",
+            ),
         ),
     ),
     Proof(

@@ -43,7 +43,7 @@ module mac_array #(
     localparam int unsigned Copy = unsigned'(j) / PairsPerCopy * PairsPerCopy;
 
     if (j == int'(Copy)) begin : gen_copy
-      (* keep = "true" *) logic [CP-1:0][8:0] word_q;
+      (* keep = "true", shreg_extract = "no" *) logic [CP-1:0][8:0] word_q;
       always_ff @(posedge clk_i) word_q <= skewed;
     end
 

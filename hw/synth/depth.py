@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from hw.files import write_if_changed
 from hw.isa import ArrayConfig, load_config
-from hw.sources import BUILD, ROOT, npu_parameters, rtl_sources
+from hw.sources import BUILD, npu_parameters, rtl_sources
 from hw.synth.process import SynthesisError
 from hw.synth.yosys import read_commands, run_yosys
 
-PAGE = ROOT / "docs" / "pipeline.md"
-MARK = "<!-- depths: make pipeline -->"
 LIMIT = 7
-"""Levels that fit 3.3 ns in a -2 UltraScale+ by rule of thumb: about 0.15 ns for a table and 0.3 ns for the net to it."""
+"""Levels that fit the 3.3 ns of 300 MHz in a -2 UltraScale+ by rule of thumb: 0.1 ns for a table, 0.3 ns for the net to it, 0.2 ns each
+for clock to output and setup."""
 
 _FLIP_FLOPS = {"FDRE", "FDSE", "FDCE", "FDPE"}
 _ENDS = {"RAMB18E2", "RAMB36E2", "URAM288", "SRL16E", "SRLC32E", "DSP48E2"}
@@ -38,11 +34,6 @@ class Depth:
     start: str
     """Where that path begins: a register, a memory or a port."""
     end: str
-
-    @property
-    def block(self) -> str:
-        """Instance that the register belongs to, generate loops as one."""
-        return re.sub(r"\[\d+\]", "", self.end.rpartition(".")[0]) or "npu"
 
 
 def narrow(config: ArrayConfig) -> ArrayConfig:
@@ -115,7 +106,9 @@ def _net_names(module: dict[str, Any]) -> dict[int | str, str]:
     return names
 
 
-def _arcs(cell: dict[str, Any], output: int | str, driver: dict[int | str, dict[str, Any]]) -> Iterator[tuple[int | str, int]]:
+def _arcs(
+    cell: dict[str, Any], output: int | str, driver: dict[int | str, dict[str, Any]]
+) -> Iterator[tuple[int | str, int]]:
     """Each net that the cell's ``output`` depends on, and the levels from there."""
     kind = cell["type"]
     for port, bits in cell["connections"].items():
