@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,15 @@ SUMS = [feature_sums(featurizer_layers(SEED), image) for image in IMAGES]
 
 def is_right(npu: Npu, number: int = 0) -> bool:
     return np.array_equal(npu.run(IMAGES[number]).result, SUMS[number])
+
+
+def run_until(npu: Npu, condition: Callable[[], bool]) -> None:
+    """Run images, all of them right, until ``condition`` holds: a host that is slow may find a run finished without waiting for it."""
+    for number in range(300):
+        assert is_right(npu, number % len(IMAGES)), f"image {number}, seed {SEED}"
+        if condition():
+            return
+    raise AssertionError("300 images were not enough")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +103,7 @@ def test_restarting_recovers_an_npu_that_does_not_come_back(tmp_path: Path):
         overlay.restart()  # resets the NPU; the new one's memory answers
         assert np.array_equal(overlay.run(IMAGES[2]).result, SUMS[2])
         assert board.memory_used == used
-        assert overlay.npu.interrupts > 0
+        run_until(overlay.load(PROGRAM), lambda: overlay.npu.interrupts > 0)
 
 
 def test_restarting_does_not_wait_for_a_run_that_hangs(tmp_path: Path):
@@ -122,8 +132,7 @@ def test_a_lost_interrupt_costs_a_moment_and_nothing_else(tmp_path: Path):
         assert is_right(npu, 1)
         assert time.monotonic() - begin < 5
         before = overlay.npu.interrupts
-        assert all(is_right(npu, n) for n in range(6))
-        assert overlay.npu.interrupts > before, "interrupts come again"
+        run_until(npu, lambda: overlay.npu.interrupts > before)  # they come again
 
 
 def test_interrupts_that_never_come_are_replaced_by_polling(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -131,12 +140,11 @@ def test_interrupts_that_never_come_are_replaced_by_polling(tmp_path: Path, capl
         npu = overlay.load(PROGRAM)
         board.lose_interrupts(1000)
         with caplog.at_level(logging.WARNING):
-            assert all(is_right(npu, n % 6) for n in range(8))
-        assert overlay.npu.lost_interrupts >= npu_ip.LOST_MAX
+            run_until(npu, lambda: overlay.npu.lost_interrupts >= npu_ip.LOST_MAX)
         assert caplog.text.count("polls until one does") == 1
+        assert overlay.npu.interrupts == 0
         board.lose_interrupts(0)
-        assert all(is_right(npu, n % 6) for n in range(8))
-        assert overlay.npu.interrupts > 0, "interrupts are taken up again"
+        run_until(npu, lambda: overlay.npu.interrupts > 0)  # they are taken up again
 
 
 def test_an_interrupt_that_was_left_pending_does_not_end_the_next_run(tmp_path: Path):

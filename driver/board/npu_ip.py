@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from pynq import DefaultIP
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 REGISTER_BYTES = 1 << REGISTER_BITS
 LOOK_SECONDS = 0.02
 """How often one that waits for the interrupt looks whether it got lost."""
-LOST_SECONDS = 0.02
+LOST_SECONDS = 0.05
 """An interrupt that was seen pending so long ago, and has not come, got lost."""
 POLL_SECONDS = 0.0002
 """How often one looks that has no interrupt."""
@@ -47,6 +48,8 @@ class NpuIP(DefaultIP):
         self._registers32 = self.mmio.array  # MMIO.read() and write() do the same in twice the time
         self.platform = platform_of(self.device, description)
         self.memory = ContiguousMemory(self.platform, self.idle)
+        self.closing = ExitStack()
+        """What ends with the device: the simulated board that was made for it."""
         self.lost_interrupts = 0
         """Interrupts that were found by looking, since they had not come."""
         self._cell: str = description["fullpath"]
@@ -90,7 +93,14 @@ class NpuIP(DefaultIP):
                 )
 
     def close(self) -> None:
-        """Let a run come to its end, give every buffer back and switch the interrupt off. May be called again.
+        """release(), and what was put on ``closing``. May be called again. Raises like release()."""
+        self.release()
+        self.closing.close()
+
+    # Beyond the protocol ---------------------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """Let a run come to its end, give every buffer back and switch the interrupt off, until open().
 
         Raises DeviceError, and keeps the buffers, when the run does not end within a second.
         """
@@ -98,26 +108,20 @@ class NpuIP(DefaultIP):
         while not self._abandoned and not self.idle() and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
         self.write_register(Register.GLOBAL_INTERRUPT_ENABLE, 0)
-        if self._completion is not None:
-            self._completion.stop()
-            self._completion = None
+        self._stop_completion()
         self.memory.free_all()
-
-    # Beyond the protocol ---------------------------------------------------------------------------------------------
 
     def abandon(self) -> None:
         """Wait no longer for a run that is on, here and in any thread: its NPU is about to be reset. open() ends this."""
         self._abandoned = True
 
     def open(self, interrupts: bool = True) -> None:
-        """Take the NPU into use, by interrupt where there is one, as the constructor does; needed again only after close().
+        """Take the NPU into use, by interrupt where there is one, as the constructor does; needed again only after release().
 
         ``interrupts=False`` polls.
         """
         self._abandoned = False
-        if self._completion is not None:
-            self._completion.stop()
-            self._completion = None
+        self._stop_completion()
         self.write_register(Register.GLOBAL_INTERRUPT_ENABLE, 0)
         self.write_register(Register.INTERRUPT_ENABLE, DONE)
         self._acknowledge()
@@ -190,6 +194,11 @@ class NpuIP(DefaultIP):
         if self._pending_since is None:
             self._pending_since = now
         return now - self._pending_since >= seconds
+
+    def _stop_completion(self) -> None:
+        if self._completion is not None:
+            self._completion.stop()
+            self._completion = None
 
     def _acknowledge(self) -> bool:
         """Lower the interrupt; whether it was high. Bits are toggled by writing, so only one thread may do it."""

@@ -81,7 +81,7 @@ class NpuOverlay(pynq.Overlay):
             self._runtime = None
         self.download()
         for npu in self.npus:
-            npu.close()
+            npu.release()
             npu.open(self._interrupts)
         if program is not None:
             self.load(program)
