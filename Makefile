@@ -12,7 +12,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator table2 evaluate-demo train-demo
-.PHONY: synth area
+.PHONY: synth area board-soak bench-driver
 .PHONY: test sim formal waves registers lint format build-npu clean
 
 help:  ## List the targets
@@ -64,6 +64,14 @@ evaluate-demo: $(VENV)/.installed  ## AUC of the demo's network on jets it never
 
 train-demo: $(VENV)/.installed  ## Make the demo's network again, from jets to quantize/trained/demo.npz (hours)
 	$(BIN)/python -m quantize demo-net --out build/demo-net --install
+
+board-soak: $(VENV)/.installed  ## 1,000 images through pynq on the simulated board, with random faults (15 minutes; SEED=n repeats)
+	$(BIN)/python -m hls compile --checkpoint quantize/trained/demo.npz --board sim-small --out build/demo.npu
+	$(BIN)/python benchmarks/board_soak.py build/demo.npu $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+bench-driver: $(VENV)/.installed  ## CPU time that the driver takes for an image, with an NPU that answers at once
+	$(BIN)/python -m hls compile --checkpoint quantize/trained/demo.npz --board sim-small --out build/demo.npu
+	$(BIN)/python benchmarks/driver_overhead.py build/demo.npu
 
 synth: $(VENV)/.installed  ## The bitstream of BOARD with its reports (without BOARD: an ECP5, with open tools only)
 	$(BIN)/python -m hw synth $(if $(BOARD),--board $(BOARD)) $(ARGS)

@@ -12,6 +12,7 @@ import os
 import struct
 import zlib
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Program:
     metadata: dict[str, Any] = field(default_factory=dict)
     """Free for the compiler's report: placement, scales, provenance."""
 
-    @property
+    @cached_property
     def header(self) -> ProgramHeader:
         """The first record of the stream."""
         return ProgramHeader.unpack(self.stream[:DESCRIPTOR_BYTES])

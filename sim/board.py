@@ -318,12 +318,5 @@ def open_simulated_board(config: ArrayConfig, **options: Any) -> NpuIP:
     except BaseException:
         board.close()
         raise
-    # The board goes off with its only NPU.
-    close = npu.close
-
-    def close_both() -> None:
-        close()
-        board.close()
-
-    npu.close = close_both  # type: ignore[method-assign]
+    npu.closing.callback(board.close)
     return npu

@@ -20,6 +20,7 @@ class BoardBuffer:
         self.array = buffer.view(np.ndarray)
         self._buffer: PynqBuffer | None = buffer
         self._release = release
+        self._freed = False
 
     def flush(self) -> None:
         """Write the host's caches back, so that the device reads what the host wrote."""
@@ -30,7 +31,10 @@ class BoardBuffer:
         self._held().invalidate()
 
     def free(self) -> None:
-        """Give the memory back, as soon as no run is on."""
+        """Give the memory back, as soon as no run is on. Raises DeviceError the second time."""
+        if self._freed:
+            raise DeviceError(f"no buffer begins at {self.address:#x}: was it freed twice?")
+        self._freed = True
         self.array = np.zeros(0, np.uint8)
         self._release(self)
 
@@ -90,10 +94,9 @@ class ContiguousMemory:
             )
 
     def _free(self, buffer: BoardBuffer) -> None:
-        if buffer not in self._used:
-            raise DeviceError(f"no buffer begins at {buffer.address:#x}: was it freed twice?")
-        self._used.remove(buffer)
-        self._retired.add(buffer)
+        if buffer in self._used:  # else free_all() came first
+            self._used.remove(buffer)
+            self._retired.add(buffer)
         self._sweep()
 
     def _sweep(self) -> None:

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from pynq import DefaultIP
@@ -21,9 +22,10 @@ from hw.isa import MAGIC, REGISTER_BITS, ArrayConfig, ConfigurationError, Contro
 from hw.synth.kernel import VLNV
 
 log = logging.getLogger(__name__)
+REGISTER_BYTES = 1 << REGISTER_BITS
 LOOK_SECONDS = 0.02
 """How often one that waits for the interrupt looks whether it got lost."""
-LOST_SECONDS = 0.02
+LOST_SECONDS = 0.05
 """An interrupt that was seen pending so long ago, and has not come, got lost."""
 POLL_SECONDS = 0.0002
 """How often one looks that has no interrupt."""
@@ -43,8 +45,11 @@ class NpuIP(DefaultIP):
     def __init__(self, description: Mapping[str, Any]) -> None:
         super().__init__(description=description)
         self.kind = "board"
+        self._registers32 = self.mmio.array  # MMIO.read() and write() do the same in twice the time
         self.platform = platform_of(self.device, description)
         self.memory = ContiguousMemory(self.platform, self.idle)
+        self.closing = ExitStack()
+        """What ends with the device: the simulated board that was made for it."""
         self.lost_interrupts = 0
         """Interrupts that were found by looking, since they had not come."""
         self._cell: str = description["fullpath"]
@@ -54,6 +59,7 @@ class NpuIP(DefaultIP):
         """When a look first found the interrupt pending that is still so."""
         self._acknowledging = threading.Lock()
         self._completion: Completion | None = None
+        self._abandoned = False
         self.config = self._find_config()
         self.open()
 
@@ -65,18 +71,18 @@ class NpuIP(DefaultIP):
 
     def read_register(self, offset: int) -> int:
         """A 32-bit register."""
-        self._check(offset)
-        return int(self.mmio.read(offset))
+        return int(self._registers32[self._word(offset)])
 
     def write_register(self, offset: int, value: int) -> None:
         """Write a 32-bit register."""
-        self._check(offset)
-        self.mmio.write(offset, int(value))
+        self._registers32[self._word(offset)] = int(value)
 
     def wait(self, timeout: float) -> None:
-        """Return when the NPU has signalled done. Raises DeviceTimeoutError after ``timeout`` seconds."""
+        """Return when the NPU has signalled done. Raises DeviceTimeoutError after ``timeout`` seconds, DeviceError once abandoned."""
         deadline = time.monotonic() + timeout
         while True:
+            if self._abandoned:
+                raise DeviceError(f"the NPU {self._cell!r} is being restarted: run the image again")
             left = deadline - time.monotonic()
             if self._signalled(max(0.0, min(left, LOOK_SECONDS))):
                 return
@@ -87,29 +93,35 @@ class NpuIP(DefaultIP):
                 )
 
     def close(self) -> None:
-        """Let a run come to its end, give every buffer back and switch the interrupt off. May be called again.
+        """release(), and what was put on ``closing``. May be called again. Raises like release()."""
+        self.release()
+        self.closing.close()
+
+    # Beyond the protocol ---------------------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """Let a run come to its end, give every buffer back and switch the interrupt off, until open().
 
         Raises DeviceError, and keeps the buffers, when the run does not end within a second.
         """
         end = time.monotonic() + IDLE_SECONDS
-        while not self.idle() and time.monotonic() < end:
+        while not self._abandoned and not self.idle() and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
         self.write_register(Register.GLOBAL_INTERRUPT_ENABLE, 0)
-        if self._completion is not None:
-            self._completion.stop()
-            self._completion = None
+        self._stop_completion()
         self.memory.free_all()
 
-    # Beyond the protocol ---------------------------------------------------------------------------------------------
+    def abandon(self) -> None:
+        """Wait no longer for a run that is on, here and in any thread: its NPU is about to be reset. open() ends this."""
+        self._abandoned = True
 
     def open(self, interrupts: bool = True) -> None:
-        """Take the NPU into use, by interrupt where there is one, as the constructor does; needed again only after close().
+        """Take the NPU into use, by interrupt where there is one, as the constructor does; needed again only after release().
 
         ``interrupts=False`` polls.
         """
-        if self._completion is not None:
-            self._completion.stop()
-            self._completion = None
+        self._abandoned = False
+        self._stop_completion()
         self.write_register(Register.GLOBAL_INTERRUPT_ENABLE, 0)
         self.write_register(Register.INTERRUPT_ENABLE, DONE)
         self._acknowledge()
@@ -183,6 +195,11 @@ class NpuIP(DefaultIP):
             self._pending_since = now
         return now - self._pending_since >= seconds
 
+    def _stop_completion(self) -> None:
+        if self._completion is not None:
+            self._completion.stop()
+            self._completion = None
+
     def _acknowledge(self) -> bool:
         """Lower the interrupt; whether it was high. Bits are toggled by writing, so only one thread may do it."""
         with self._acknowledging:
@@ -191,9 +208,10 @@ class NpuIP(DefaultIP):
                 self.write_register(Register.INTERRUPT_STATUS, pending)
             return bool(pending & DONE)
 
-    def _check(self, offset: int) -> None:
-        if offset % 4 or not 0 <= offset < 1 << REGISTER_BITS:
+    def _word(self, offset: int) -> int:
+        if offset & 3 or not 0 <= offset < REGISTER_BYTES:
             raise ValueError(f"there is no register at {offset:#x}")
+        return offset >> 2
 
     def _find_config(self) -> ArrayConfig:
         """The first configuration in hw/boards that the ID registers and the ports describe."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -72,12 +73,15 @@ class NpuOverlay(pynq.Overlay):
         What it was computing is lost; a runtime that load() returned before is closed, call load() or run().
         """
         program = self._runtime.program if self._runtime is not None else None
-        self.download()  # first: whatever is still on must not write to buffers that are given back
-        if self._runtime is not None:
-            self._runtime.close()
-            self._runtime = None
         for npu in self.npus:
-            npu.close()
+            npu.abandon()
+        if self._runtime is not None:
+            with suppress(DeviceError):  # a run is still on; what it may write to is kept until the logic is reset
+                self._runtime.close()
+            self._runtime = None
+        self.download()
+        for npu in self.npus:
+            npu.release()
             npu.open(self._interrupts)
         if program is not None:
             self.load(program)
