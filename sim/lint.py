@@ -12,6 +12,7 @@ from tqdm import tqdm
 from hw.sources import RTL, rtl_sources
 from sim.toolchain import use_verilator
 
+HW = RTL.parent
 RULES = RTL / ".rules.verible_lint"
 FORMAT = RTL / ".format.verible"
 
@@ -24,7 +25,7 @@ def lint_rtl() -> bool:
     for path in tqdm(modules, desc="linting RTL", unit="module"):
         sources = [str(source) for source in rtl_sources(path.stem)]
         complaints.append(_run(["verilator", "--lint-only", "-Wall", "--top-module", path.stem, *sources]))
-    files = [str(path) for path in sorted(RTL.glob("*.sv"))]
+    files = _handwritten()
     complaints.append(_run([_verible("lint"), "--rules_config", str(RULES), *files]))
     complaints.append(_run([_verible("format"), f"--flagfile={FORMAT}", "--verify", "--inplace", *files]))
     found = [text for text in complaints if text]
@@ -37,10 +38,15 @@ def lint_rtl() -> bool:
 
 def format_rtl() -> bool:
     """Format every RTL file in place; True when Verible could read them all."""
-    files = [str(path) for path in sorted(RTL.glob("*.sv"))]
+    files = _handwritten()
     complaint = _run([_verible("format"), f"--flagfile={FORMAT}", "--inplace", *files])
     print(complaint or f"{len(files)} files formatted")
     return not complaint
+
+
+def _handwritten() -> list[str]:
+    """Every SystemVerilog file of the repository: the RTL, what it is proven with, what it is placed with."""
+    return [str(path) for folder in (RTL, HW / "formal", HW / "synth") for path in sorted(folder.glob("*.sv"))]
 
 
 def _verible(tool: str) -> str:
