@@ -10,11 +10,12 @@ from __future__ import annotations
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pynq
@@ -25,7 +26,7 @@ from pynqmetadata.frontends import Metadata
 
 from driver.board import NpuIP, open_board
 from driver.device import DeviceError
-from driver.memory import Arena, SharedMemory
+from driver.memory import Arena
 from hw.board import Board, VivadoBuild, load_board
 from hw.files import write_if_changed
 from hw.isa import REGISTER_BITS, ArrayConfig, Control, Register
@@ -49,27 +50,6 @@ ARCHITECTURES = {"zynq_ultra_ps_e": "aarch64", "processing_system7": "armv7l"}
 EVENTS = Control.DONE | Control.READY
 
 
-class SimulatedNpu(Protocol):
-    """What a board needs of its NPU; ``sim.verilated.VerilatedDevice`` is one."""
-
-    memory: SharedMemory
-
-    def read_register(self, offset: int) -> int:
-        """A 32-bit register."""
-
-    def write_register(self, offset: int, value: int) -> None:
-        """Write a 32-bit register."""
-
-    def step(self, cycles: int) -> bool:
-        """Let ``cycles`` clock cycles pass; whether the interrupt is high then."""
-
-    def inject(self, error_address: int | None = None, frozen: bool = False) -> None:
-        """Make the memory fail."""
-
-    def close(self) -> None:
-        """End the simulation."""
-
-
 @dataclass(eq=False)
 class _BufferObject:
     """A piece of contiguous memory, and the host's cached copy of it."""
@@ -82,25 +62,18 @@ class _BufferObject:
 class SimulatedBoard(pynq.Device):
     """A board with ``memory_bytes`` of contiguous memory; becomes PYNQ's active device. Close it, or use it as a context manager.
 
-    ``board``: one of hw/boards, or a Board. ``make_npu`` makes the NPU, the RTL if it is not given, anew each time that a bitstream is
-    loaded; ``options`` are those of VerilatedDevice (latency, bandwidth, seed).
+    ``board``: one of hw/boards, or a Board. ``options`` are those of VerilatedDevice (latency, bandwidth, seed).
     """
 
-    def __init__(
-        self,
-        board: str | Board = "pynq-z2",
-        memory_bytes: int = 32 << 20,
-        make_npu: Callable[[], SimulatedNpu] | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, board: str | Board = "pynq-z2", memory_bytes: int = 64 << 20, **options: Any) -> None:
         self.board = load_board(board) if isinstance(board, str) else board
         super().__init__(f"simulated-{self.board.name}")
         self.name = self.board.name
         self.capabilities = {"REGISTER_RW": True}
         self._ps = processing_system(self.board)
         self.arch = ARCHITECTURES[self._ps.name]
-        self._make_npu = make_npu or (lambda: VerilatedDevice(self.board.array, memory_bytes, **options))
-        self.npu = self._make_npu()
+        self._reset_npu = partial(VerilatedDevice, self.board.array, memory_bytes, **options)
+        self.npu = self._reset_npu()
         self._arena = Arena(memory_bytes, self.npu.memory.arena.base)
         self._garbage = np.random.default_rng(memory_bytes)
         self._events = 0
@@ -119,7 +92,7 @@ class SimulatedBoard(pynq.Device):
 
     # What PYNQ asks of a device --------------------------------------------------------------------------------------
 
-    def get_bitfile_metadata(self, bitfile_name: str, partial: bool = False) -> Any:
+    def get_bitfile_metadata(self, bitfile_name: str, **_: Any) -> Any:
         """PYNQ's own parser of the .hwh beside the bitstream."""
         path = Path(bitfile_name).with_suffix(".hwh")
         if not path.is_file():
@@ -129,7 +102,7 @@ class SimulatedBoard(pynq.Device):
     def download(self, bitstream: Any, parser: Any = None) -> None:
         """Reset the programmable logic. The memory keeps what it held."""
         with self._visit():
-            old, self.npu = self.npu, self._make_npu()
+            old, self.npu = self.npu, self._reset_npu()
             self.npu.memory.data[:] = old.memory.data
             old.close()
             self._events = 0
@@ -149,7 +122,8 @@ class SimulatedBoard(pynq.Device):
         except DeviceError as error:
             raise RuntimeError(f"Allocate failed: {error}") from error
         bo = _BufferObject(address, self._garbage.integers(0, 256, nbytes, np.uint8))
-        self.npu.memory.at(address, nbytes)[:] = self._garbage.integers(0, 256, nbytes, np.uint8)
+        with self._visit():
+            self.npu.memory.at(address, nbytes)[:] = self._garbage.integers(0, 256, nbytes, np.uint8)
         buffer = PynqBuffer(
             shape, dtype, buffer=bo.host.data, device=self, device_address=address, bo=bo, coherent=False
         )
@@ -256,7 +230,7 @@ class SimulatedBoard(pynq.Device):
         return offset
 
     @contextmanager
-    def _visit(self) -> Any:
+    def _visit(self) -> Iterator[None]:
         """The host's turn at the NPU, which comes before the clock's."""
         with self._turn:
             self._visitors += 1

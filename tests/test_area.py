@@ -135,7 +135,6 @@ def test_a_broken_rule_is_named(change: Callable, complaint: str):
     board, areas = load_board("zcu104"), read_reference("zcu104")
     assert area_rules.broken(areas, board) == []
     sentences = area_rules.broken(change(areas), board)
-    assert len(sentences) == 1
     assert re.fullmatch(complaint, sentences[0])
 
 

@@ -56,7 +56,7 @@ class Card(SimulatedBoard):
     def get_memory_by_name(self, name: str) -> Bank:
         return Bank(self, name)
 
-    def get_bitfile_metadata(self, bitfile_name: str, partial: bool = False) -> Any:
+    def get_bitfile_metadata(self, bitfile_name: str, **_: Any) -> Any:
         ip_dict = _xclxml_to_ip_dict(metadata(self._ps.base), "00" * 16)
         for argument in ip_dict["npu_1"]["registers"].values():
             if argument["type"].endswith("*"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import subprocess
@@ -74,6 +75,15 @@ def test_completion_comes_by_interrupt(tmp_path: Path, zynq: str):
             assert np.array_equal(npu.run(image).result, sums)
         assert overlay.npu.uses_interrupt
         assert overlay.npu.interrupts > overlay.npu.lost_interrupts, "a busy machine may take one for lost, not most"
+
+
+async def test_a_notebooks_running_event_loop_is_not_in_the_way(tmp_path: Path):
+    with overlay_on_board(tmp_path) as (_, overlay):
+        npu = overlay.load(PROGRAM)
+        assert np.array_equal(npu.run(IMAGES[0]).result, SUMS[0])  # as in a cell: the loop stands still meanwhile
+        results = await asyncio.gather(*(asyncio.wrap_future(npu.run_async(image)) for image in IMAGES))
+        assert [r.result.tolist() for r in results] == [s.tolist() for s in SUMS]
+        assert overlay.npu.uses_interrupt
 
 
 def test_without_interrupts_completion_is_polled_for(tmp_path: Path):
