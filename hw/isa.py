@@ -81,6 +81,10 @@ class ArrayConfig:
             raise ConfigurationError(f"{self.name}: kp={self.kp} must be at least 4 and divide cp={self.cp}")
         if self.port_bytes > self.cp:
             raise ConfigurationError(f"{self.name}: port_bytes={self.port_bytes} must not exceed cp={self.cp}")
+        if 2 * self.stream_bytes > self.cp * self.kp:
+            raise ConfigurationError(
+                f"{self.name}: {self.ports} ports of {self.port_bytes} bytes exceed half a weight tile of {self.cp} x {self.kp} bytes"
+            )
         if self.field_bits not in (0, 16, 17, 18):
             raise ConfigurationError(f"{self.name}: field_bits={self.field_bits} must be 0, 16, 17 or 18")
         if not 1 <= self.ports <= 4:

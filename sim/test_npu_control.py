@@ -60,7 +60,7 @@ class Run:
         self.stream_in = random.randint(0, 30 * layers)
         """Cycles from the header to the end of the stream."""
         self.free_from = random.randint(0, layers)
-        self.began = self.computed = self.stored = self.failed = self.ahead = False
+        self.began = self.computed = self.stored = self.all_done = self.closing = self.failed = self.ahead = False
         self.image_begun = ahead
         self.layers_done = self.cycles_after_layer = 0
         self.causes = Counter()
@@ -116,6 +116,7 @@ class Bench:
         """The next run's image is in place or on its way."""
         self.core_on = self.done_next = False
         self.aborts = False, False  # of weights and features, of the image
+        self.failing = False  # there was an error in the cycle before
         self.progress, self.watchdog, self.quiet = 0.5, WATCHDOG, 0
         self.next_image = False
         self.table, self.counter = [], None
@@ -165,15 +166,16 @@ class Bench:
         assert (abort, image_abort) == self.aborts, (
             "an abort without an error or an end in the cycle before, or none with it"
         )
-        self.aborts = bool(error or done), bool(error or (done and not self.ahead))
+        failing, self.failing = self.failing, error
+        self.aborts = bool(failing or done), bool(failing or (done and not self.ahead))
         if self.counter is not None:
             assert int(d.layer_counter_data_o.value) == self.counter
         address = i["layer_counter_addr_i"]
         self.counter = self.table[address // 4][address % 4] if self.table and not self.settling else None
         self.settling = max(0, self.settling - 1)
 
-        # What is started, from what was driven. Nothing may start together with an error.
-        alive = run is not None and not run.failed and not error and not done
+        # What is started, from what was driven. Nothing may start in the cycle after an error.
+        alive = run is not None and not run.failed and not failing and not done
         at_rest = not i["dma_busy_i"] and not i["image_busy_i"]
         program = alive and not run.began and not i["dma_busy_i"] and (run.image_begun or not i["image_busy_i"])
         image = alive and i["header_valid_i"] and not run.image_begun
@@ -188,25 +190,27 @@ class Bench:
         assert bool(d.core_rst_no.value) == core_on
 
         self.done_next = run is not None and not done and (
-            (alive and run.stored and not i["store_busy_i"]) or (run.failed and (at_rest or self.bites))
+            (alive and run.closing) or (run.failed and (at_rest or self.bites))
         )  # fmt: skip
         if run is not None and not done:
             run.computed = run.computed or bool(
-                alive and i["header_valid_i"] and i["stream_finished_i"] and run.layers_done == run.layers
+                alive and i["header_valid_i"] and i["stream_finished_i"] and run.all_done
             )
+            run.all_done = i["header_valid_i"] and run.layers_done == run.layers  # the comparison has a register
+            run.closing = run.closing or (alive and run.stored and not i["store_busy_i"])
             run.stored, run.began = run.stored or store, run.began or program
             run.image_begun, run.image_starts = run.image_begun or image, run.image_starts + image
             run.ahead = run.ahead or ahead
-            run.failed = run.failed or error
+            run.failed = run.failed or failing
             run.count(i)
         if core_on and run is not None:
             run.clock(i)
-        self.ahead = (self.ahead or bool(ahead)) and not error
+        self.ahead = (self.ahead or bool(ahead)) and not failing
         self.core_on = core_on
         self.weights.clock(program, abort)
         self.image.clock(image or ahead, image_abort)
         self.store.clock(store, abort)
-        self.quiet = 0 if run is None or i["progress_i"] or error else self.quiet + 1
+        self.quiet = 0 if run is None or i["progress_i"] or failing else self.quiet + 1
         if done:
             # It takes four cycles to write a layer's counters, and a run may fail sooner.
             self.settling = max(0, 4 - run.cycles_after_layer) if run.layer_counters else 0
@@ -437,7 +441,7 @@ async def done_waits_one_watchdog_time_for_a_dma_and_the_next_run_for_its_end(du
         dma = getattr(bench, which)
         dma.stuck = True
         await bench.cycle(error=True, address_fault_i=1)
-        for _ in range(WATCHDOG + 2):
+        for _ in range(WATCHDOG + 3):
             assert bench.run is run
             await bench.cycle()
         assert bench.done_next  # Bench.cycle compares done_o with it

@@ -7,7 +7,7 @@ module axi_read_dma_formal #(
   parameter int unsigned FIFO_BEATS = 4,
   parameter int unsigned BURST_BEATS = 3,
   parameter bit INDUCTION = 1'b1,
-  parameter int unsigned PATIENCE = 7,  // cycles in which it may do nothing although nobody keeps it waiting
+  parameter int unsigned PATIENCE = 9,  // cycles in which it may do nothing although nobody keeps it waiting
   localparam int unsigned DataBits = 8 * DATA_BYTES,
   localparam int unsigned SizeBits = $clog2(DATA_BYTES),
   localparam int unsigned AddressBits = 64 - SizeBits,
@@ -180,8 +180,8 @@ module axi_read_dma_formal #(
         if (waiting_q) assert (9'(owed_q) >= length);
         assert (u_dma.address_q == address_q + (announce ? 64'(length) << SizeBits : '0));
         assert (error_seen_q == (u_dma.error_o || (u_dma.push && u_dma.rerror_q)));
-        if (u_dma.planned_q && !aborted_q) assert (u_dma.length_q == u_dma.length_d);
-        if ((u_dma.page_known_q || u_dma.planned_q) && !aborted_q) begin
+        if ((u_dma.length_known_q || u_dma.planned_q) && !aborted_q) assert (u_dma.length_q == u_dma.length_d);
+        if ((u_dma.page_known_q || u_dma.length_known_q || u_dma.planned_q) && !aborted_q) begin
           assert (u_dma.unplanned_q != '0);
           assert (u_dma.to_page_end_q == 13'(4096 / DATA_BYTES) - 13'(u_dma.address_q[11:0] >> SizeBits));
         end
@@ -192,7 +192,8 @@ module axi_read_dma_formal #(
           assert (u_dma.unplanned_q == to_announce_q - (announce ? 32'(length) : '0));
           assert (32'(u_dma.promised_q) <= FIFO_BEATS);
           assert (32'(u_dma.promised_q) + 32'(u_dma.push) == 32'(u_dma.in_flight_q) + 32'(count));
-          if (u_dma.planned_q) assert (32'(u_dma.room_q) + 32'(u_dma.promised_q) <= FIFO_BEATS);
+          if (u_dma.length_known_q || u_dma.planned_q) assert (32'(u_dma.room_q) + 32'(u_dma.promised_q) <= FIFO_BEATS);
+          if (u_dma.planned_q && u_dma.fits_q) assert (32'(u_dma.length_q) + 32'(u_dma.promised_q) <= FIFO_BEATS);
           assert (32'(u_dma.u_fifo.count_q) + 32'(u_dma.u_fifo.out_valid_q) + 32'(u_dma.push) == 32'(count));
           assert (u_dma.u_fifo.write_addr_q == u_dma.u_fifo.read_addr_q + 2'(u_dma.u_fifo.count_q));
           if (watching && ahead == '0 && u_dma.u_fifo.out_valid_q)
@@ -201,7 +202,7 @@ module axi_read_dma_formal #(
               assert (u_dma.rdata_q == watched);
               else if (watching) assert (u_dma.u_fifo.mem[2'(u_dma.u_fifo.read_addr_q+2'(ahead)-2'(u_dma.u_fifo.out_valid_q))] == watched);
         end else if (!u_dma.aborting_q) begin
-          assert (u_dma.untaken_q == '0 && u_dma.unplanned_q == '0 && !u_dma.planned_q && !u_dma.page_known_q);
+          assert (u_dma.untaken_q == '0 && u_dma.unplanned_q == '0 && !u_dma.planned_q && !u_dma.page_known_q && !u_dma.length_known_q);
           assert (!u_dma.push && u_dma.promised_q == '0 && u_dma.u_fifo.count_q == '0 && !u_dma.u_fifo.out_valid_q);
           assert (u_dma.u_fifo.write_addr_q == u_dma.u_fifo.read_addr_q);
         end

@@ -123,11 +123,15 @@ PROOFS = (
         "axi_read_dma",
         "AR stable until ready; bursts within 4 KiB and BURST_BEATS; exactly the beats asked for, in order; errors reported; it ends",
         K_INDUCTION,
-        depth=10,
+        depth=12,
         bugs=(
             Bug("page-crossed", "13'(PageBeats) - 13'(", "13'(PageBeats + 1) - 13'("),
-            Bug("fifo-overrun", "32'(length_q) <= 32'(room_q)", "32'(length_q) <= 32'(room_q) + 32'd1"),
-            Bug("announcement-replaced", "32'(room_q) && !m_axi_arvalid;", "32'(room_q);"),
+            Bug(
+                "fifo-overrun",
+                "fits_q <= 32'(length_q) <= 32'(room_q);",
+                "fits_q <= 32'(length_q) <= 32'(room_q) + 32'd1;",
+            ),
+            Bug("announcement-replaced", "fits_q && !m_axi_arvalid;", "fits_q;"),
             Bug("error-missed", "rerror_q <= m_axi_rresp[1];", "rerror_q <= m_axi_rresp == 2'b11;"),
             Bug(
                 "abort-hangs",

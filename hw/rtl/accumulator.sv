@@ -24,7 +24,7 @@ module accumulator #(
   output logic [KP-1:0][31:0]           drain_o
 );
 
-  (* ram_style = "block" *) logic [KP-1:0][31:0] mem[DEPTH];
+  (* ram_style = "block", no_rw_check = 1 *) logic [KP-1:0][31:0] mem[DEPTH];
 
   logic [KP-1:0][31:0] read_q, old_q, new_q;
   logic [2:0] valid_q;  // valid_q[i]: i + 1 cycles after the step

@@ -2,7 +2,7 @@
 //
 // Bursts are INCR, at most BURST_BEATS long, and never cross a 4 KiB boundary. A burst is announced only when the FIFO has room for all
 // of it, so the read channel is never stalled, and as many bursts are in flight as fit: FIFO_BEATS of at least the memory's latency in cycles plus
-// 2 * BURST_BEATS reads at one beat a cycle. A new burst is announced at most every third cycle.
+// 2 * BURST_BEATS reads at one beat a cycle. A new burst is announced at most every fourth cycle.
 //
 // All reads carry the same (omitted) ID, so the data come back in order. A beat with an error response is passed on like any other;
 // the user sees error_o and decides.
@@ -86,7 +86,8 @@ module axi_read_dma #(
   logic [63:0] address_q;
   logic [31:0] unplanned_q;  // beats not announced yet
   logic [8:0] length_q;
-  logic page_known_q, planned_q;
+  logic page_known_q, length_known_q, planned_q;
+  logic fits_q;
   logic [12:0] to_page_end_q;
   logic [8:0] length_d;
   logic issue;
@@ -97,10 +98,10 @@ module axi_read_dma #(
     if (unplanned_q < 32'(length_d)) length_d = 9'(unplanned_q);
   end
 
-  // A beat owns its place in the FIFO from its announcement until it is taken. The room may be a cycle old, for the
+  // A beat owns its place in the FIFO from its announcement until it is taken. The room may be two cycles old, for the
   // announcement before is older than that.
   logic [LevelBits-1:0] promised_q, room_q;
-  assign issue = planned_q && !abort_i && !aborting_q && 32'(length_q) <= 32'(room_q) && !m_axi_arvalid;
+  assign issue = planned_q && !abort_i && !aborting_q && fits_q && !m_axi_arvalid;
 
   logic [LevelBits-1:0] in_flight_q;  // beats announced and not received
   logic [31:0] untaken_q;  // beats not taken by the user
@@ -114,6 +115,8 @@ module axi_read_dma #(
       length_q <= '0;
       to_page_end_q <= '0;
       page_known_q <= 1'b0;
+      length_known_q <= 1'b0;
+      fits_q <= 1'b0;
       planned_q <= 1'b0;
       promised_q <= '0;
       room_q <= '0;
@@ -126,7 +129,9 @@ module axi_read_dma #(
       room_q <= LevelBits'(FIFO_BEATS) - promised_q;
       to_page_end_q <= 13'(PageBeats) - 13'(address_q[11:0] >> SizeBits);
       page_known_q <= unplanned_q != '0 && !issue;
-      planned_q <= page_known_q && !issue;
+      length_known_q <= page_known_q && !issue;
+      planned_q <= length_known_q && !issue;
+      fits_q <= 32'(length_q) <= 32'(room_q);
       if (issue) begin
         address_q <= address_q + (64'(length_q) << SizeBits);
         unplanned_q <= unplanned_q - 32'(length_q);
@@ -140,6 +145,7 @@ module axi_read_dma #(
       if (aborting_q) begin
         unplanned_q <= '0;
         page_known_q <= 1'b0;
+        length_known_q <= 1'b0;
         planned_q <= 1'b0;
       end
       if (drained) begin

@@ -64,6 +64,7 @@ module npu_control (
     SETTLE,
     RUN,
     STORE,
+    CLOSE,
     ABORT,
     DONE
   } state_e;
@@ -74,18 +75,21 @@ module npu_control (
   logic store_begun_q;
   logic [31:0] quiet_q, layers_done_q;
   logic watchdog_bites_q, settled, load_ahead;
-  error_e error, error_code_q;
+  error_e error_code_q;
   logic [15:0] error_layer_q;
 
-  // What goes wrong, and that something does: the second is the shorter way to everything that must stop.
-  logic computing, image_fault, feature_fault, watchdog_fault, failing;
+  // What went wrong in the cycle before; the register keeps the way to everything that must stop short. CLOSE waits for what the last
+  // cycle of a run may still report.
+  logic computing, image_fault, feature_fault, watchdog_fault, fault, failing_q;
+  error_e error, error_q;
+  logic [15:0] failing_layer_q;
   assign computing = state_q == RUN || state_q == STORE;
   // These two DMAs start later, and until then still show the error of the run before.
   assign image_fault = image_read_error_i && image_begun_q && !ahead_q;
   assign feature_fault = feature_write_error_i && store_begun_q;
   assign watchdog_fault = watchdog_bites_q && (state_q == SETTLE || computing);
-  assign failing = watchdog_fault || (computing && (weight_read_error_i || image_fault || feature_fault ||
-                                                    stream_error_i != ERR_NONE || address_fault_i));
+  assign fault = watchdog_fault || (computing && (weight_read_error_i || image_fault || feature_fault ||
+                                                  stream_error_i != ERR_NONE || address_fault_i));
 
   always_comb begin
     if (watchdog_fault) error = ERR_WATCHDOG;
@@ -96,26 +100,38 @@ module npu_control (
     else error = ERR_BAD_ADDRESS;
   end
 
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) failing_q <= 1'b0;
+    else failing_q <= fault && !failing_q;
+  end
+  always_ff @(posedge clk_i) begin
+    error_q <= error;
+    failing_layer_q <= error == stream_error_i ? stream_error_layer_i : layers_done_q[15:0];
+  end
+
+  logic computed_q;  // all layers are done
+  always_ff @(posedge clk_i) computed_q <= header_valid_i && layers_done_q == 32'(layers_i);
+
   assign settled = !dma_busy_i && (image_begun_q || !image_busy_i);
   assign load_ahead = state_q == RUN && image_begun_q && !ahead_q && image_free_i && next_image_i && !image_busy_i &&
-                      !failing;
+                      !failing_q;
 
   assign idle_o = state_q == IDLE;
   assign done_o = state_q == DONE;
-  assign core_rst_no = state_q == RUN || state_q == STORE;
-  assign program_start_o = state_q == SETTLE && settled && !failing;
+  assign core_rst_no = computing || state_q == CLOSE;
+  assign program_start_o = state_q == SETTLE && settled && !failing_q;
   assign image_ahead_o = load_ahead;
   // Not together with an error: a DMA that started in the cycle of the abort would miss it and run on for nobody.
-  assign image_start_o = (state_q == RUN && header_valid_i && !image_begun_q && !failing) || load_ahead;
-  assign store_start_o = state_q == STORE && !store_begun_q && !failing;
+  assign image_start_o = (state_q == RUN && header_valid_i && !image_begun_q && !failing_q) || load_ahead;
+  assign store_start_o = state_q == STORE && !store_begun_q && !failing_q;
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
       abort_o <= 1'b0;
       image_abort_o <= 1'b0;
     end else begin
-      abort_o <= failing || done_o;  // after a good run only beats beyond the program are left
-      image_abort_o <= failing || (done_o && !ahead_q);
+      abort_o <= failing_q || done_o;  // after a good run only beats beyond the program are left
+      image_abort_o <= failing_q || (done_o && !ahead_q);
     end
   end
 
@@ -142,27 +158,28 @@ module npu_control (
         SETTLE: if (settled) state_q <= RUN;
         RUN: begin
           if (header_valid_i) image_begun_q <= 1'b1;
-          if (header_valid_i && stream_finished_i && layers_done_q == 32'(layers_i)) state_q <= STORE;
+          if (header_valid_i && stream_finished_i && computed_q) state_q <= STORE;
         end
         STORE: begin
           store_begun_q <= 1'b1;
-          if (store_begun_q && !store_busy_i) state_q <= DONE;
+          if (store_begun_q && !store_busy_i) state_q <= CLOSE;
         end
+        CLOSE: state_q <= DONE;
         ABORT: if ((!dma_busy_i && !image_busy_i) || watchdog_bites_q) state_q <= DONE;
         DONE: state_q <= IDLE;
         default: state_q <= IDLE;
       endcase
-      if (failing) begin
+      if (failing_q) begin
         state_q <= ABORT;
         ahead_q <= 1'b0;
-        error_code_q <= error;
-        error_layer_q <= error == stream_error_i ? stream_error_layer_i : layers_done_q[15:0];
+        error_code_q <= error_q;
+        error_layer_q <= failing_layer_q;
       end
     end
   end
 
   always_ff @(posedge clk_i) begin
-    if (!rst_ni || state_q == IDLE || progress_i || failing) begin
+    if (!rst_ni || state_q == IDLE || progress_i || failing_q) begin
       quiet_q <= '0;
       watchdog_bites_q <= 1'b0;
     end else begin

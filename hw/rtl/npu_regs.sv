@@ -304,6 +304,9 @@ module npu_regs #(
   assert property (@(posedge clk_i) disable iff (!rst_ni) s_axi_rvalid && !s_axi_rready |=> s_axi_rvalid && $stable(s_axi_rdata));
   assert property (@(posedge clk_i) disable iff (!rst_ni) s_axi_bvalid && !s_axi_bready |=> s_axi_bvalid);
 
+  // The address of an access stays until it is done: npu_csr's read path relies on it.
+  assert property (@(posedge clk_i) disable iff (!rst_ni) pending_q |-> $stable(request_addr_q));
+
   // The registers are asked only when they can answer.
   assert property (@(posedge clk_i) disable iff (!rst_ni) request_q |-> !(request_write_q ? stall_write : stall_read));
 

@@ -218,7 +218,7 @@ module pool #(
   // ------------------------------------------------------------------------------------------------
   // Down: the same columns of the rows before, from the line buffer
   // ------------------------------------------------------------------------------------------------
-  (* ram_style = "block" *) row_t [Kernel-2:0] lines[COLUMNS];
+  (* ram_style = "block", no_rw_check = 1 *) row_t [Kernel-2:0] lines[COLUMNS];
   row_t [Kernel-2:0] lines_q, above, above_new_q;
   row_t down_q;
   logic hit_q;

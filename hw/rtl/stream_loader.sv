@@ -72,6 +72,7 @@ module stream_loader #(
   logic [15:0] passes_q;        // passes left in the tile of pixels
   logic [10:0] tiles_q;         // tiles left in the output block
   logic [9:0] blocks_q;         // output blocks left
+  logic tile_done_q, pass_done_q;  // the word before was a tile's last; and the tile its pixels' last
   logic last_pass_q, last_tile_q, last_block_q;  // of these one is left
   logic [15:0] layers_q;        // layers that have begun
   header_t header_q;
@@ -222,6 +223,8 @@ module stream_loader #(
       tiles_q <= '0;
       blocks_q <= '0;
       last_pass_q <= 1'b0;
+      tile_done_q <= 1'b0;
+      pass_done_q <= 1'b0;
       last_tile_q <= 1'b0;
       last_block_q <= 1'b0;
       image_beats_o <= '0;
@@ -233,6 +236,21 @@ module stream_loader #(
       error_o <= ERR_NONE;
     end else begin
       if (layer_valid_o && layer_ready_i) layer_valid_o <= 1'b0;
+
+      // What is left is counted a cycle after a tile's last word; no tile is shorter than two.
+      tile_done_q <= 1'b0;
+      if (tile_done_q) begin
+        passes_q <= passes_q - 16'd1;
+        last_pass_q <= passes_q == 16'd2;
+        if (pass_done_q) begin
+          tiles_q <= last_tile_q ? layer_q.tiles : tiles_q - 11'd1;
+          last_tile_q <= last_tile_q ? single_tile_q : tiles_q == 11'd2;
+          if (last_tile_q) begin
+            blocks_q <= blocks_q - 10'd1;
+            last_block_q <= blocks_q == 10'd2;
+          end
+        end
+      end
 
       unique case (state_q)
         RECORD:
@@ -272,17 +290,9 @@ module stream_loader #(
           word_q <= word_q + 1'b1;
           if (word_q == count_t'(TileWords - 1)) begin
             word_q <= '0;
-            passes_q <= passes_q - 16'd1;
-            last_pass_q <= passes_q == 16'd2;
-            if (last_pass_q) begin
-              tiles_q <= last_tile_q ? layer_q.tiles : tiles_q - 11'd1;
-              last_tile_q <= last_tile_q ? single_tile_q : tiles_q == 11'd2;
-              if (last_tile_q) begin
-                blocks_q <= blocks_q - 10'd1;
-                last_block_q <= blocks_q == 10'd2;
-              end
-              state_q <= last_tile_q && last_block_q ? PAYLOAD_FOLD : PARAMS;
-            end
+            tile_done_q <= 1'b1;
+            pass_done_q <= last_pass_q;
+            if (last_pass_q) state_q <= last_tile_q && last_block_q ? PAYLOAD_FOLD : PARAMS;
           end
         end
         PAYLOAD_FOLD: begin
@@ -312,6 +322,7 @@ module stream_loader #(
   assign error_layer_o = state_q == FAILED && layers_q != 0 && error_o == ERR_BAD_PAYLOAD ? layers_q - 16'd1 : layers_q;
 
   initial begin : check_parameters
+    if (TileWords < 2) $fatal(1, "stream_loader: STREAM_BYTES=%0d is more than half a weight tile of %0d x %0d", STREAM_BYTES, KP, CP);
     if (STREAM_BYTES % 4 != 0) $fatal(1, "stream_loader: STREAM_BYTES=%0d is not a multiple of 4", STREAM_BYTES);
   end
 
