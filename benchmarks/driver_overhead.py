@@ -7,6 +7,7 @@ through a UIO device, the runtime's threads. Copying the image and the result, a
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import tempfile
 import time
@@ -15,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pynq
@@ -79,7 +81,6 @@ class InstantBoard(pynq.Device):
         np.put(self._registers, [r // 4 for r in _IDS], [value(config) for value in _IDS.values()])
         self._next_address = 0x1000_0000
         pynq.Device.active_device = self
-        pynq.interrupt.get_uio_irq = lambda irq: self.interrupt.user.fileno()
 
     def mmap(self, base: int, length: int) -> np.ndarray:
         """The NPU's registers."""
@@ -136,6 +137,8 @@ def measure(program: Program, images: int = 100, rounds: int = 30) -> Overhead:
     device = InstantBoard(board)
     with (
         tempfile.TemporaryDirectory() as folder,
+        patch.object(pynq.interrupt, "get_uio_irq", lambda irq: os.dup(device.interrupt.user.fileno())),
+        patch.dict(pynq.interrupt._InterruptController._uio_devices, clear=True),  # PYNQ keeps what it has opened
         NpuOverlay(_bitstream(board, Path(folder)), layer_counters=False) as overlay,
     ):
         npu = overlay.load(program)

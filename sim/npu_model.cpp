@@ -37,7 +37,9 @@ struct Npu {
     model->s_axi_awvalid = model->s_axi_wvalid = model->s_axi_arvalid = 0;
     model->s_axi_bready = model->s_axi_rready = 1;
     model->s_axi_awprot = model->s_axi_arprot = 0;
+    context.assertOn(false);  // before the first edges registers hold anything, those of the reset included
     for (int i = 0; i < 4; ++i) cycle();
+    context.assertOn(true);
     model->rst_ni = 1;
     cycle();
   }

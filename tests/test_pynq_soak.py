@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from board_soak import Soak, SoakError
 from random_networks import featurizer
 
 from driver.board.memory import BoardBuffer
-from hls.__main__ import main as hls
+from hls.__main__ import compile_checkpoint
 from hw.program import Program
 
 DEMO = Path(__file__).parents[1] / "quantize" / "trained" / "demo.npz"
@@ -27,7 +28,7 @@ def test_a_small_network_survives_hundreds_of_images_and_every_kind_of_fault(see
 
 
 def test_the_demos_network_survives_a_hundred_images(tmp_path: Path):
-    hls(["compile", "--checkpoint", str(DEMO), "--board", "sim-small", "--out", str(tmp_path / "demo.npu")])
+    compile_checkpoint(argparse.Namespace(checkpoint=DEMO, board="sim-small", out=tmp_path / "demo.npu"))
     tally = Soak(Program.load(tmp_path / "demo.npu"), seed=3).run(100)
     assert tally.right >= 100 - len(tally.errors)
 
