@@ -7,6 +7,7 @@ CONFIG ?= sim-small
 JETS   ?= 20
 EVALUATION_JETS ?= 3000
 ARGS   ?=
+JOBS   ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -88,7 +89,7 @@ area: $(VENV)/.installed  ## What each block takes of BOARD's FPGA, against the 
 
 test: lint  ## All tests: lint, Python, cocotb benches
 	@command -v tclsh >/dev/null || { echo "The Vivado scripts are tested in tclsh. On Debian 12: apt-get install tcl"; exit 1; }
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 sim: $(VENV)/.installed  ## The cocotb benches of the RTL alone
 	$(BIN)/python -m pytest sim
