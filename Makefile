@@ -13,7 +13,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator table2 evaluate-demo train-demo
-.PHONY: synth area board-soak bench-driver
+.PHONY: synth area pipeline board-soak bench-driver
 .PHONY: test sim formal waves registers lint format build-npu clean
 
 help:  ## List the targets

@@ -86,7 +86,10 @@ def _read_images(options: argparse.Namespace, program: Program) -> NDArray[np.ui
         from quantize.images import jet_images
 
         return jet_images(read(options.jets, options.count).constituents, program.image.height)
-    images: NDArray[Any] = np.load(options.images, allow_pickle=False)
+    try:
+        images: NDArray[Any] = np.load(options.images, allow_pickle=False)
+    except (EOFError, ValueError) as error:
+        raise ValueError(f"{options.images} is not a whole .npy file of numbers: {error}") from error
     if not isinstance(images, np.ndarray) or images.ndim != 4:
         raise ValueError(f"{options.images} must hold one array [n, height, width, channels]")
     return images[: options.count]

@@ -93,3 +93,12 @@ def test_no_register_of_the_npu_has_too_much_logic_before_it(npu):
 def test_the_page_shows_todays_depths(npu):
     text = pipeline.PAGE.read_text()
     assert pipeline.page_with(pipeline.section(npu)) == text, "docs/pipeline.md is stale: make pipeline"
+
+
+def test_a_register_with_too_much_logic_before_it_is_named():
+    depths = [
+        Depth(8, "a_q", "u_regs.u_csr.readback_data_rt"),
+        Depth(8, "a_q", "u_control.state_q"),
+        Depth(7, "a_q", "b_q"),
+    ]
+    assert pipeline.too_deep(depths) == [depths[1]]

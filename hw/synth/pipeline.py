@@ -17,6 +17,10 @@ PAGE = ROOT / "docs" / "pipeline.md"
 BEGIN, END = "<!-- written by make pipeline: begin -->", "<!-- end -->"
 
 
+DEEPER = {r"u_regs\.u_csr\.readback_data_rt": 8}
+"""Registers that may have more levels: the multiplexer of all registers in PeakRDL's block is one stage, in generated code."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """Registers that are loaded together."""
@@ -100,13 +104,17 @@ def rows(stages: Sequence[Stage], depths: Sequence[Depth]) -> list[list[str]]:
 
 def too_deep(depths: Sequence[Depth]) -> list[Depth]:
     """Registers with more levels before them than are allowed."""
-    return [d for d in depths if d.levels > LIMIT]
+
+    def allowed(register: str) -> int:
+        return next((levels for name, levels in DEEPER.items() if re.fullmatch(name, register)), LIMIT)
+
+    return [d for d in depths if d.levels > allowed(d.end)]
 
 
 def summary(depths: Sequence[Depth]) -> str:
     """For a terminal."""
     worst = "\n".join(f"too deep: {d.levels} levels from {d.start} to {d.end}" for d in too_deep(depths))
-    verdict = worst or f"no register has more than {LIMIT} levels before it"
+    verdict = worst or f"no register has more than {LIMIT} levels before it, but for {len(DEEPER)} that may"
     return "\n\n".join([aligned(rows(STEP, depths)), aligned(rows(AROUND, depths)), verdict])
 
 
