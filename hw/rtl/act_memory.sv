@@ -3,7 +3,7 @@
 // Readers: the convolution (`conv`) and the residual (`res`, also used by the feature store); data comes READ_LATENCY = 4 cycles after the
 // request: every bank's port has a register before it, the bank has two, and so has the choice between the banks. The compiler keeps the two readers in
 // different banks; if they meet, `res` is dropped and fault_o reports it. Writers: the output (`out`, never waits) and the image (`img`, waits while
-// the output writes to the same bank). An address beyond the banks touches nothing and raises fault_o.
+// the output writes). An address beyond the banks touches nothing and raises fault_o.
 module act_memory #(
   parameter int unsigned CP = 64,
   parameter int unsigned KP = 32,
@@ -51,8 +51,8 @@ module act_memory #(
   assign out_bank  = out_addr_i[23:WordAddrBits];
   assign img_bank  = img_addr_i[23:WordAddrBits];
 
-  // The image waits for the output only when both want the same bank.
-  assign img_ready_o = !(out_en_i && out_bank == img_bank);
+  // The image waits for any output word, though it would have to only in the same bank: a comparison less on its way, and it has the time.
+  assign img_ready_o = !out_en_i;
 
   // Data to be written wait here, for all banks, while each bank's port makes its choice.
   logic [GroupBits-1:0] out_data_q;
@@ -69,7 +69,7 @@ module act_memory #(
     assign conv_here = conv_en_i && conv_bank == bank_t'(b);
     assign res_here  = res_en_i && res_bank == bank_t'(b);
     assign out_here  = out_en_i && out_bank == bank_t'(b);
-    assign img_here  = img_valid_i && img_bank == bank_t'(b);
+    assign img_here  = img_valid_i && img_ready_o && img_bank == bank_t'(b);
 
     logic read_q, out_here_q;
     word_t read_addr_q, write_addr_q;
