@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from inspect import signature
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,19 +64,36 @@ class Device(Protocol):
         """Release the device."""
 
 
+@runtime_checkable
+class Resettable(Protocol):
+    """A device that can be reset, such as a board, whose bitstream can be loaded again."""
+
+    def reset(self) -> None:
+        """Bring the NPU back, whatever it is doing: its runs are lost, its buffers stay. Raises DeviceError when that fails."""
+
+
 def device_names() -> list[str]:
     """Names that open_device() knows here."""
     return sorted(point.name for point in entry_points(group=DEVICES))
 
 
 def open_device(name: str, config: str | ArrayConfig, **options: Any) -> Device:
-    """Open the device ``name`` for a configuration (or the name of one in hw/boards). Raises DeviceError for an unknown name."""
+    """Open the device ``name`` for a configuration (or the name of one in hw/boards). Raises DeviceError for an unknown name.
+
+    What follows a colon in the name is the device's own setting: ``timed:1.8ms``.
+    """
     from hw.isa import load_config
 
     points = {point.name: point for point in entry_points(group=DEVICES)}
+    name, colon, setting = name.partition(":")
+    if colon:
+        options["setting"] = setting
     if name not in points:
         raise DeviceError(f"no device named {name!r}; installed here: {', '.join(sorted(points)) or 'none'}")
     if isinstance(config, str):
         config = load_config(config)
-    device: Device = points[name].load()(config, **options)
+    factory = points[name].load()
+    if colon and "setting" not in signature(factory).parameters:
+        raise DeviceError(f"the device {name!r} has no setting: leave {colon + setting!r} out")
+    device: Device = factory(config, **options)
     return device
