@@ -83,8 +83,10 @@ class Completion:
         """Interrupts that came."""
         self._acknowledge = acknowledge
         self._done = threading.Event()
+        self._woken = False
+        """Whether it is rearm() that ended the wait, and no interrupt."""
         self._interrupt = in_loop(lambda: pynq.Interrupt(pin))
-        self._task = asyncio.run_coroutine_threadsafe(self._serve(), _loop())
+        self._task = in_loop(lambda: _loop().create_task(self._serve()))
 
     def wait(self, timeout: float) -> bool:
         """Whether an interrupt came within ``timeout`` seconds, or since the last call."""
@@ -98,14 +100,16 @@ class Completion:
         _loop().call_soon_threadsafe(self._wake_waiters)
 
     def stop(self) -> None:
-        """Serve the interrupt no longer."""
-        self._task.cancel()
+        """Serve the interrupt no longer: when this returns, nothing here touches a register any more."""
+        in_loop(self._task.cancel)  # which runs in the thread of _serve(), and so not in the midst of it
 
     async def _serve(self) -> None:
         try:
             while True:
                 await self._interrupt.wait()
-                if self._acknowledge():
+                if self._woken:  # an interrupt that is pending by now is the next run's, and is to come by itself
+                    self._woken = False
+                elif self._acknowledge():
                     self.delivered += 1
                     self._done.set()
                 else:
@@ -114,12 +118,16 @@ class Completion:
             raise
         except Exception:
             log.exception("the NPU's interrupt cannot be served any more; the driver polls")
-            raise
 
     def _wake_waiters(self) -> None:
         """Whoever waits looks at its block and waits anew, and with that PYNQ enables the interrupt anew."""
         controller = self._interrupt.parent()
-        if isinstance(controller, UioController):
-            waiting, controller.wait_events = controller.wait_events, []
-            for event in waiting:
-                event.set()
+        while controller is not None and not isinstance(controller, UioController):  # an AXI interrupt controller
+            controller = controller.parent
+        if controller is None:
+            return
+        came = self._interrupt.event.is_set()
+        waiting, controller.wait_events = controller.wait_events, []
+        for event in waiting:
+            event.set()
+        self._woken = not came and self._interrupt.event.is_set()
