@@ -18,9 +18,9 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from driver.device import Device, DeviceError
+from driver.device import Device, DeviceError, Resettable
 from driver.pipeline import SLOTS, Job, Pipeline, Result
-from driver.registers import Counters, LayerCounters, NpuError
+from driver.registers import Counters, LayerCounters, NpuError, RunRegisters
 from hw.program import Program
 
 __all__ = ["TIMEOUT", "WATCHDOG_CYCLES", "Counters", "LayerCounters", "Npu", "NpuError", "Result", "in_order"]
@@ -29,6 +29,7 @@ WATCHDOG_CYCLES = 1 << 20
 """Default cycles without progress before the NPU gives up: 3.5 ms at 300 MHz, thousands of memory latencies."""
 TIMEOUT = 600.0
 """Default seconds for one image: a whole ResNet-50 in simulated RTL takes a minute."""
+OTHER_PROGRAM = "another program was loaded before this image could run: run it again"
 
 
 class Npu:
@@ -81,8 +82,15 @@ class Npu:
 
         A bad image raises ValueError here; the device's errors come from the future of the image that they belong to.
         """
+        program = self.program
+        return self.run_packed(program, program.pack_image(image))
+
+    def run_packed(self, program: Program, words: NDArray[np.uint8]) -> Future[Result]:
+        """Like run_async(), of an image that ``program.pack_image`` has packed. Raises DeviceError when another program is loaded."""
         pipeline = self._current()
-        job = Job(pipeline, pipeline.program.pack_image(image))
+        if pipeline.program is not program:
+            raise DeviceError(OTHER_PROGRAM)
+        job = Job(pipeline, words)
         with self._queue_lock:  # the worker comes to the job only when it stands in the queue
             job.future = self._worker.submit(self._run, job)
             self._queue.append(job)
@@ -94,6 +102,13 @@ class Npu:
         Raises what run() raises, in the place of the image's result; the images after it are then not run.
         """
         return in_order(self.run_async, images)
+
+    def recover(self, program: Program, *, reset: bool = False) -> None:
+        """Load ``program`` after an error, once the device has become idle; with ``reset``, reset the device before that.
+
+        Raises DeviceError when a reset was asked for and the device is busy and cannot be reset, or what load() raises.
+        """
+        self._worker.submit(self._recover, program, reset).result()
 
     def close(self) -> None:
         """Finish the image that is running, cancel those that wait, free the buffers and close the device. May be called again."""
@@ -136,12 +151,19 @@ class Npu:
             self._pipeline.free()
         self._pipeline = pipeline
 
+    def _recover(self, program: Program, reset: bool) -> None:
+        if reset and isinstance(self.device, Resettable):
+            self.device.reset()
+        elif reset and not RunRegisters(self.device).idle():
+            raise DeviceError(f"the {self.device.kind} device is still busy, and cannot be reset")
+        self._load(program)
+
     def _run(self, job: Job) -> Result:
         with self._queue_lock:
             while self._queue.popleft() is not job:
                 pass  # those before were cancelled
         if job.pipeline is not self._pipeline:
-            raise DeviceError("another program was loaded before this image could run: run it again")
+            raise DeviceError(OTHER_PROGRAM)
         return job.pipeline.run(job)
 
     def _next_job(self) -> Job | None:
@@ -150,14 +172,14 @@ class Npu:
 
 
 def in_order(
-    run_async: Callable[[NDArray[np.uint8]], Future[Result]], images: Iterable[NDArray[np.uint8]]
+    run_async: Callable[[NDArray[np.uint8]], Future[Result]], images: Iterable[NDArray[np.uint8]], ahead: int = SLOTS
 ) -> Iterator[Result]:
-    """The results of ``images`` in their order, with as many handed to ``run_async`` ahead as keep the device busy."""
+    """The results of ``images`` in their order, with ``ahead`` of them handed to ``run_async`` before the one that is waited for."""
     futures: deque[Future[Result]] = deque()
     try:
         for image in images:
             futures.append(run_async(image))
-            if len(futures) > SLOTS:  # one more than the device takes is packed and ready
+            if len(futures) > ahead:  # with SLOTS, one more than the device takes is packed and ready
                 yield futures.popleft().result()
         while futures:
             yield futures.popleft().result()
