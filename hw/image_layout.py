@@ -69,9 +69,16 @@ class ImageLayout:
         h = min(self.height, self.rows * b - self.pad_top)
         w = min(self.width, wide * b - self.pad_left)
         padded[self.pad_top : self.pad_top + h, self.pad_left : self.pad_left + w] = image[:h, :w]
-        depth = padded.reshape(self.rows, b, wide, b, self.channels).transpose(0, 2, 1, 3, 4)
-        depth = depth.reshape(self.rows, wide, b * b * self.channels)
-        return np.concatenate([depth[:, i : i + self.cols] for i in range(self.columns)], axis=2)
+        # Pixels and words move as opaque items, a copy each: several times as fast as element by element.
+        pixels = b * self.channels * image.itemsize
+        rows = padded.reshape(self.rows, b, wide * b * self.channels).view(f"V{pixels}")
+        depth = np.ascontiguousarray(rows.transpose(0, 2, 1))
+        # A word holds neighbouring positions, and these are neighbours in memory too.
+        strides = (depth.strides[0], b * pixels)
+        words: NDArray[Any] = np.ndarray(
+            (self.rows, self.cols), f"V{self.columns * b * pixels}", depth, strides=strides
+        ).copy()
+        return words.view(image.dtype).reshape(self.rows, self.cols, self.lanes)
 
     def word_bytes(self, cp: int, port_bytes: int) -> int:
         """Bytes of an activation word that carry lanes of the image, in whole beats; the others need not be sent."""
@@ -80,6 +87,8 @@ class ImageLayout:
     def pack(self, image: NDArray[Any], cp: int, word_bytes: int) -> NDArray[np.uint8]:
         """The first ``word_bytes`` bytes of each activation word, [blocks * rows * cols, word_bytes], as the NPU reads them."""
         tensor = self.arrange(image)
+        if self.lanes == word_bytes <= cp:
+            return tensor.astype(np.uint8, copy=False).reshape(-1, word_bytes)
         blocks = math.ceil(self.lanes / cp)
         out = np.zeros((blocks, self.rows, self.cols, word_bytes), np.uint8)
         for block in range(blocks):
