@@ -12,7 +12,7 @@ JOBS   ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator table2 evaluate-demo train-demo
+.PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator bench-service table2 evaluate-demo train-demo
 .PHONY: synth area pipeline board-soak bench-driver
 .PHONY: test sim formal waves registers lint format build-npu clean
 
@@ -55,6 +55,9 @@ resnet50-ladder: $(VENV)/.installed  ## ResNet-50: eager QKeras and hls4ml's C s
 
 bench-emulator: $(VENV)/.installed  ## The bit-exact CPU emulator beside ONNX Runtime's int8, Keras and hls4ml's C simulation (10 minutes)
 	$(BIN)/python benchmarks/emulator.py --csim
+
+bench-service: $(VENV)/.installed  ## The service beside a stock Triton server: latency and throughput of 1 to 500 clients (15 minutes)
+	$(BIN)/python benchmarks/service.py $(ARGS)
 
 table2: $(VENV)/.installed  ## The paper's Table 2 with our rows beside it
 	$(BIN)/python benchmarks/table2.py

@@ -70,11 +70,11 @@ def _variables() -> dict[str, str]:
 def running(models: Path, options: Iterable[str] = (), cores: Iterable[int] | None = None) -> Iterator[tuple[str, int]]:
     """The server with the model repository ``models``; yields "host:port" and the process id, once every model is ready.
 
-    ``cores``: the CPUs it may use (default: all). Its log is ``models``.log. Raises RuntimeError, with the end of the log, when it does
+    ``cores``: the CPUs it may use (default: all). Its log stands beside ``models``. Raises RuntimeError, with the log's end, when it does
     not come up.
     """
     install()
-    log, port = models.with_suffix(".log"), free_port()
+    log, port = models.with_name(f"{models.name}.log"), free_port()
     command = [
         _server() / "bin" / "tritonserver",
         f"--model-repository={models}",

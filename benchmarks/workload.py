@@ -46,6 +46,11 @@ def network_file(version: str = "v1.5", seed: int = 1) -> Path:
 
 def program(board: str, version: str = "v1.5", seed: int = 1) -> Program:
     """That network compiled for ``board`` by hls4ml. Raises CompileError, with what is short, when it does not fit."""
+    return Program.load(program_file(board, version, seed))
+
+
+def program_file(board: str, version: str = "v1.5", seed: int = 1) -> Path:
+    """The file of program()."""
     config = load_config(board)
     compiler = [ROOT / "hls" / "convert.py", *(ROOT / "hls" / "npu").glob("*.py")]
     compiler += [ROOT / "hw" / f"{name}.py" for name in ("image_layout", "isa", "program", "stream")]
@@ -56,7 +61,7 @@ def program(board: str, version: str = "v1.5", seed: int = 1) -> Program:
 
         model = checkpoint.load_quantised(network_file(version, seed))
         convert(model, "NPU", str(path.parent), path.stem, board=board).write()
-    return Program.load(path)
+    return path
 
 
 def jet_sample(count: int) -> NDArray[np.uint8]:

@@ -1,0 +1,93 @@
+"""The servers that the service's benchmark compares, each a process of its own: ours, and a stock Triton on the same timed device."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import stock_triton
+
+SIZE, FEATURES = 224, 2048
+"""ResNet-50: image edge and features."""
+MODEL = "featurizer"
+TIMED_MODEL = Path(__file__).parent / "triton_models" / "timed"
+CONFIG = """\
+backend: "python"
+max_batch_size: 64
+input [ {{ name: "image" data_type: TYPE_FP32 dims: [ {size}, {size}, 3 ] }} ]
+output [ {{ name: "features" data_type: TYPE_FP32 dims: [ {features} ] }} ]
+instance_group [ {{ kind: KIND_CPU count: {instances} }} ]
+parameters [
+  {{ key: "device_ms" value: {{ string_value: "{ms:g}" }} }},
+  {{ key: "lock" value: {{ string_value: "{lock}" }} }}
+]
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that runs."""
+
+    address: str
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        """CPU time that the process and all its descendants have taken so far."""
+        process = psutil.Process(self.pid)
+        times = [p.cpu_times() for p in (process, *process.children(recursive=True))]
+        return float(sum(t.user + t.system for t in times))
+
+
+@contextmanager
+def quarkwave(
+    program: Path, device: str, cores: tuple[int, ...], log: Path, classifier: Path | None = None
+) -> Iterator[Server]:
+    """Our service with its default settings; ``device`` as on its command line. Its log goes to ``log``.
+
+    Raises RuntimeError, with the end of the log, when it does not come up.
+    """
+    command = [sys.executable, "-m", "host_service", "serve", "--program", str(program), "--device", device]
+    command += ["--port", "0"] + (["--classifier", str(classifier)] if classifier else [])
+    with log.open("w") as errors:
+        process = subprocess.Popen(pinned(command, cores), stdout=subprocess.PIPE, stderr=errors, text=True)
+    try:
+        assert process.stdout
+        line = process.stdout.readline()
+        if not line.startswith("serving"):
+            raise RuntimeError(f"the service did not come up ({line!r}); the end of {log}:\n{log.read_text()[-2000:]}")
+        yield Server(line.split()[-1], process.pid)
+    finally:
+        process.terminate()
+        try:
+            process.wait(stock_triton.STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+@contextmanager
+def triton(folder: Path, ms: float, instances: int, cores: tuple[int, ...]) -> Iterator[Server]:
+    """A stock Triton whose Python model sleeps ``ms`` an image; several ``instances`` share the one device by a lock.
+
+    ``folder`` is made anew for its model repository.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(TIMED_MODEL, folder / MODEL)
+    lock = folder.with_name(f"{folder.name}.lock") if instances > 1 else ""
+    config = CONFIG.format(size=SIZE, features=FEATURES, instances=instances, ms=ms, lock=lock)
+    (folder / MODEL / "config.pbtxt").write_text(config)
+    with stock_triton.running(folder, cores=cores or None) as (address, pid):
+        yield Server(address, pid)
+
+
+def pinned(command: list[str], cores: tuple[int, ...]) -> list[str]:
+    """``command`` on ``cores`` only (none: wherever it likes)."""
+    return ["taskset", "--cpu-list", ",".join(map(str, cores)), *command] if cores else command
