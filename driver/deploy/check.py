@@ -1,0 +1,77 @@
+"""What the installer asks of a release: whether it is whole, before the switch; whether it answers rightly, after."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
+
+from driver.deploy.archive import MANIFEST, read_facts
+from driver.device import DeviceError
+from hw.isa import VERSION
+from hw.program import Program, ProgramError
+
+LOOK_SECONDS = 0.5
+CALL_SECONDS = 600.0
+"""For one jet: a whole ResNet-50 on the simulated board takes minutes."""
+
+
+def check_release(folder: Path) -> str:
+    """Whether the release in ``folder`` fits together with the software that runs this; a sentence on it.
+
+    Raises ProgramError or OSError for a program file that is damaged or missing, DeviceError for another instruction set.
+    """
+    facts = read_facts((folder / MANIFEST).read_text())
+    if facts["isa"] != str(VERSION):
+        raise DeviceError(
+            f"the archive is for instruction set {facts['isa']}, its software has {VERSION}: make it again"
+        )
+    program = Program.load(folder / "model" / "program.npu")
+    with np.load(folder / "notebook" / "jets.npz", allow_pickle=False) as jets:
+        if jets["sums"].shape[1:] != (program.output.channels,):
+            raise ProgramError(f"the expected features do not fit the program {program.name!r}: make the archive again")
+    return f"{program.name} for {facts['board']}, {len(program.layer_names)} layers"
+
+
+def check_answer(folder: Path, address: str, seconds: float) -> str:
+    """Wait up to ``seconds`` for a service at ``address``, send it the release's first jet and compare every feature; a sentence on it.
+
+    Raises DeviceError when nobody answers in time, or the answer is wrong.
+    """
+    with np.load(folder / "notebook" / "jets.npz", allow_pickle=False) as jets:
+        image, expected = jets["images"][:1], jets["sums"][0]
+    tensor = InferInput("image", list(image.shape), "UINT8")
+    tensor.set_data_from_numpy(image)
+    client = InferenceServerClient(address)
+    try:
+        _wait_until_ready(client, address, seconds)
+        answer = client.infer("featurizer", [tensor], client_timeout=CALL_SECONDS)
+    except InferenceServerException as error:
+        raise DeviceError(f"the service at {address} does not answer: {error.message()}") from error
+    finally:
+        client.close()
+    sums = answer.as_numpy("feature_sums")[0]
+    if not np.array_equal(sums, expected):
+        wrong = f"{np.count_nonzero(sums != expected)} of {len(expected)}" if sums.shape == expected.shape else "all"
+        raise DeviceError(
+            f"the service at {address} answers wrongly: {wrong} features differ from the golden model's; "
+            "does the bitstream belong to this release, or is another service running there?"
+        )
+    return f"{len(expected)} of {len(expected)} features equal the golden model's"
+
+
+def _wait_until_ready(client: InferenceServerClient, address: str, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if client.is_model_ready("featurizer", client_timeout=LOOK_SECONDS * 10):
+                return
+        except InferenceServerException as error:
+            if time.monotonic() > end:
+                raise DeviceError(
+                    f"nobody answers at {address} after {seconds:g} s ({error.message()}): look at the service's log"
+                ) from error
+        time.sleep(LOOK_SECONDS)
