@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from hw.sv_package import write_package
 
 ROOT = Path(__file__).resolve().parents[1]
 RTL = ROOT / "hw" / "rtl"
-BUILD = ROOT / "build"
+BUILD = Path(os.environ.get("QUARKWAVE_BUILD", ROOT / "build"))
+"""Where what is made goes; an installed package has no folder of its own for it, so the variable names one."""
 
 
 def generated_sources(folder: Path = BUILD / "rtl") -> list[Path]:
