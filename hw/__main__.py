@@ -8,13 +8,16 @@ from pathlib import Path
 
 from hw.board import load_board
 from hw.formal.report import run_proofs
+from hw.files import write_if_changed
 from hw.isa import BOARDS, ConfigurationError, load_config
 from hw.register_map import RegisterMapError, write_committed, write_html
+from hw.sources import BUILD
 from hw.sv_package import write_package
 from hw.synth import area_rules, area_table, pipeline
 from hw.synth.area import measure
 from hw.synth.depth import measure as measure_depths
 from hw.synth.flow import DEFAULT_BOARD, estimate, summary, synthesise
+from hw.synth.hwh import hwh_text
 from hw.synth.process import SynthesisError
 
 
@@ -29,6 +32,11 @@ def main() -> None:
     )
     registers.add_argument("--html", type=Path, metavar="FOLDER", help="write pages to browse, too")
     commands.add_parser("boards", help="list the array configurations")
+    handoff = commands.add_parser(
+        "hwh", help="write the hardware handoff that a Zynq board's file implies; a bitstream comes with its own"
+    )
+    handoff.add_argument("--board", required=True, help="file in hw/boards")
+    handoff.add_argument("-o", "--output", type=Path, help="default: build/hwh/<board>.hwh")
     synth = commands.add_parser("synth", help="build a board's bitstream; report utilisation and timing")
     synth.add_argument(
         "--board", default=DEFAULT_BOARD, help="file in hw/boards (default: %(default)s, open tools only)"
@@ -55,6 +63,8 @@ def main() -> None:
         sys.exit(_registers(arguments.html))
     elif arguments.command == "formal":
         sys.exit(run_proofs(arguments.names, listing=arguments.list, bugs=not arguments.no_bugs))
+    elif arguments.command == "hwh":
+        sys.exit(_hwh(arguments))
     elif arguments.command == "synth":
         sys.exit(_synth(arguments))
     elif arguments.command == "area":
@@ -80,6 +90,17 @@ def _registers(html: Path | None) -> int:
         print(f"python -m hw registers: {error}", file=sys.stderr)
         return 2
     print("\n".join(str(path) for path in written))
+    return 0
+
+
+def _hwh(arguments: argparse.Namespace) -> int:
+    """0 when it is written, 2 when there is no such board or it is no Zynq."""
+    try:
+        text = hwh_text(load_board(arguments.board))
+    except ConfigurationError as error:
+        print(f"python -m hw hwh: {error}", file=sys.stderr)
+        return 2
+    print(write_if_changed(arguments.output or BUILD / "hwh" / f"{arguments.board}.hwh", text))
     return 0
 
 
