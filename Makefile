@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 CONFIG ?= sim-small
 JETS   ?= 20
 EVALUATION_JETS ?= 3000
+MODEL ?= demo
+CHECKPOINT = $(if $(filter demo,$(MODEL)),quantize/trained/demo.npz,$(MODEL))
 ARGS   ?=
 JOBS   ?= 2
 
@@ -13,7 +15,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator bench-service table2 evaluate-demo train-demo
-.PHONY: synth area pipeline board-soak bench-driver
+.PHONY: synth area pipeline board-soak bench-driver package
 .PHONY: test sim formal waves registers lint format build-npu clean
 
 help:  ## List the targets
@@ -76,6 +78,12 @@ board-soak: $(VENV)/.installed  ## 1,000 images through pynq on the simulated bo
 bench-driver: $(VENV)/.installed  ## CPU time that the driver takes for an image, with an NPU that answers at once
 	$(BIN)/python -m hls compile --checkpoint quantize/trained/demo.npz --board sim-small --out build/demo.npu
 	$(BIN)/python benchmarks/driver_overhead.py build/demo.npu
+
+package: $(VENV)/.installed  ## One archive to install on BOARD, with MODEL (demo, or a trained network's .npz)
+	@test -n "$(BOARD)" || { echo "Which board? make package BOARD=zcu104 (kv260, ultra96v2, pynq-z2, u250)"; exit 1; }
+	$(BIN)/python -m hls compile --checkpoint $(CHECKPOINT) --board $(BOARD) --out build/package/$(BOARD)/$(basename $(notdir $(CHECKPOINT))).npu
+	$(BIN)/python -m driver.deploy package --board $(BOARD) --classifier $(CHECKPOINT) \
+	  --program build/package/$(BOARD)/$(basename $(notdir $(CHECKPOINT))).npu $(ARGS)
 
 synth: $(VENV)/.installed  ## The bitstream of BOARD with its reports (without BOARD: an ECP5, with open tools only)
 	$(BIN)/python -m hw synth $(if $(BOARD),--board $(BOARD)) $(ARGS)
