@@ -175,6 +175,11 @@ class SimulatedBoard(pynq.Device):
         with self._visit():
             self.npu.inject(error_address, frozen)
 
+    def break_wires(self, port: str, **broken: Any) -> None:
+        """Break the wires of one port to the memory; see VerilatedDevice.break_wires."""
+        with self._visit():
+            self.npu.break_wires(port, **broken)
+
     def lose_interrupts(self, count: int) -> None:
         """Let the next ``count`` interrupts get lost between kernel and driver."""
         self._interrupt.lose(count)

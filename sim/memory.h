@@ -25,6 +25,18 @@ struct Faults {
   bool frozen = false;             // nothing is answered any more
 };
 
+// What is broken between one port and the memory.
+struct Wires {
+  uint64_t address_low = 0;  // address lines that are stuck at 0
+  int data_low = -1;         // a data line that is stuck at 0; -1: none
+  bool stalled = false;      // the port is never served
+
+  uint64_t address(uint64_t sent) const { return sent & ~address_low; }
+  void data(uint8_t* beat) const {
+    if (data_low >= 0) beat[data_low / 8] &= static_cast<uint8_t>(~(1u << data_low % 8));
+  }
+};
+
 class Memory {
  public:
   Memory(size_t bytes, uint64_t base, uint64_t seed) : data(bytes), base(base), random(seed) {}
@@ -59,21 +71,22 @@ class ReadPort {
  public:
   ReadPort(Memory& memory, size_t beat_bytes) : memory_(memory), beat_bytes_(beat_bytes) {}
 
-  bool arready() const { return !memory_.faults.frozen && bursts_.size() < kOutstanding; }
+  bool arready() const { return !silent() && bursts_.size() < kOutstanding; }
   bool rvalid() const { return valid_; }
   bool rlast() const { return valid_ && bursts_.front().beats == 1; }
-  uint8_t rresp() const { return valid_ ? memory_.response(bursts_.front().address, beat_bytes_) : kOkay; }
+  uint8_t rresp() const { return valid_ ? memory_.response(address(), beat_bytes_) : kOkay; }
   // The beat on the wires; zeros where there is no memory.
   void rdata(uint8_t* out) const {
-    if (valid_ && memory_.response(bursts_.front().address, beat_bytes_) != kDecodeError)
-      std::memcpy(out, &memory_.data[bursts_.front().address - memory_.base], beat_bytes_);
+    if (valid_ && memory_.response(address(), beat_bytes_) != kDecodeError)
+      std::memcpy(out, &memory_.data[address() - memory_.base], beat_bytes_);
     else
       std::memset(out, 0, beat_bytes_);
+    wires.data(out);
   }
 
   // A beat stays on the wires until it is taken; whether one is offered is drawn once a cycle.
   void drive(uint64_t now) {
-    if (!valid_ && !memory_.faults.frozen && !bursts_.empty() && bursts_.front().ready <= now) valid_ = memory_.granted();
+    if (!valid_ && !silent() && !bursts_.empty() && bursts_.front().ready <= now) valid_ = memory_.granted();
   }
   void sample(uint64_t now, bool arvalid, uint64_t araddr, uint32_t arlen, bool rready) {
     if (arvalid && arready()) bursts_.push_back({araddr, arlen + 1, memory_.ready_at(now)});
@@ -84,7 +97,12 @@ class ReadPort {
     }
   }
 
+  Wires wires;
+
  private:
+  bool silent() const { return memory_.faults.frozen || wires.stalled; }
+  uint64_t address() const { return wires.address(bursts_.front().address); }
+
   Memory& memory_;
   size_t beat_bytes_;
   std::deque<Burst> bursts_;
@@ -95,24 +113,27 @@ class WritePort {
  public:
   WritePort(Memory& memory, size_t beat_bytes) : memory_(memory), beat_bytes_(beat_bytes) {}
 
-  bool awready() const { return !memory_.faults.frozen && bursts_.size() < kOutstanding; }
+  bool awready() const { return !silent() && bursts_.size() < kOutstanding; }
   bool wready() const { return ready_; }
   bool bvalid() const { return answer_now_; }
   uint8_t bresp() const { return answer_now_ ? answers_.front().response : kOkay; }
 
   void drive(uint64_t now) {
-    ready_ = !memory_.faults.frozen && !bursts_.empty() && memory_.granted();
-    answer_now_ = !memory_.faults.frozen && !answers_.empty() && answers_.front().ready <= now;
+    ready_ = !silent() && !bursts_.empty() && memory_.granted();
+    answer_now_ = !silent() && !answers_.empty() && answers_.front().ready <= now;
   }
   void sample(uint64_t now, bool awvalid, uint64_t awaddr, uint32_t awlen, bool wvalid, const uint8_t* wdata, uint64_t wstrb,
               bool bready) {
     bool room = awready();
     if (ready_ && wvalid) {
       Burst& burst = bursts_.front();
-      uint8_t response = memory_.response(burst.address, beat_bytes_);
+      uint64_t address = wires.address(burst.address);
+      uint8_t response = memory_.response(address, beat_bytes_);
       if (response == kOkay) {
+        std::vector<uint8_t> beat(wdata, wdata + beat_bytes_);
+        wires.data(beat.data());
         for (size_t i = 0; i < beat_bytes_; ++i)
-          if (wstrb >> i & 1) memory_.data[burst.address - memory_.base + i] = wdata[i];
+          if (wstrb >> i & 1) memory_.data[address - memory_.base + i] = beat[i];
       } else {
         response_ = response;
       }
@@ -127,7 +148,11 @@ class WritePort {
     if (awvalid && room) bursts_.push_back({awaddr, awlen + 1, now});
   }
 
+  Wires wires;
+
  private:
+  bool silent() const { return memory_.faults.frozen || wires.stalled; }
+
   struct Answer {
     uint64_t ready;
     uint8_t response;

@@ -126,6 +126,12 @@ void npu_timing(Npu* npu, uint32_t latency_min, uint32_t latency_max, double gra
 }
 void npu_faults(Npu* npu, uint64_t error_address, int frozen) { npu->memory.faults = {error_address, frozen != 0}; }
 
+// Breaks the wires of one port: those of the weights first, then image, then features.
+void npu_wires(Npu* npu, int port, uint64_t address_low, int data_low, int stalled) {
+  quarkwave::Wires& wires = port < PORTS ? npu->weights[port].wires : port == PORTS ? npu->image.wires : npu->features.wires;
+  wires = {address_low, data_low, stalled != 0};
+}
+
 void npu_write(Npu* npu, uint32_t address, uint32_t value) {
   Vnpu& m = *npu->model;
   m.s_axi_awaddr = address;

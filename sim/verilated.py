@@ -33,6 +33,7 @@ def _library(path: Path) -> ctypes.CDLL:
         "npu_cycles": (long, [handle]),
         "npu_timing": (None, [handle, word, word, ctypes.c_double]),
         "npu_faults": (None, [handle, long, ctypes.c_int]),
+        "npu_wires": (None, [handle, ctypes.c_int, long, ctypes.c_int, ctypes.c_int]),
         "npu_write": (None, [handle, word, word]),
         "npu_read": (word, [handle, word]),
         "npu_run": (ctypes.c_int, [handle, long]),
@@ -109,6 +110,18 @@ class VerilatedDevice:
         """Make the memory fail: SLVERR at one address, or no answer at all. Without arguments it is well again."""
         address = 0xFFFF_FFFF_FFFF_FFFF if error_address is None else error_address
         self._sim.npu_faults(self._handle(), address, int(frozen))
+
+    def break_wires(self, port: str, address_low: int = 0, data_low: int | None = None, stalled: bool = False) -> None:
+        """Break the wires between memory and the port "weights0", ..., "image" or "features"; without further arguments they are whole.
+
+        ``address_low``: address bits that are stuck at 0; ``data_low``: number of a data line that is; ``stalled``: nothing is served.
+        Raises ValueError for an unknown port.
+        """
+        ports = [*(f"weights{number}" for number in range(self.config.ports)), "image", "features"]
+        if port not in ports:
+            raise ValueError(f"no port {port!r}; there are {', '.join(ports)}")
+        line = -1 if data_low is None else data_low
+        self._sim.npu_wires(self._handle(), ports.index(port), address_low, line, int(stalled))
 
     def close(self) -> None:
         """End the simulation. Buffers must not be used afterwards."""
