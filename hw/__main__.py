@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from hw.board import load_board
-from hw.formal.report import run_proofs
 from hw.files import write_if_changed
+from hw.formal.report import run_proofs
 from hw.isa import BOARDS, ConfigurationError, load_config
 from hw.register_map import RegisterMapError, write_committed, write_html
 from hw.sources import BUILD
