@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,12 +48,19 @@ class Server:
 def quarkwave(
     program: Path, device: str, cores: tuple[int, ...], log: Path, classifier: Path | None = None
 ) -> Iterator[Server]:
-    """Our service with its default settings; ``device`` as on its command line. Its log goes to ``log``.
+    """Our service on ``program`` with its default settings; ``device`` as on its command line. See serving()."""
+    classify = ["--classifier", classifier] if classifier else []
+    with serving(["--program", program, "--device", device, *classify], log, cores) as server:
+        yield server
+
+
+@contextmanager
+def serving(arguments: Sequence[object], log: Path, cores: tuple[int, ...] = (), port: int = 0) -> Iterator[Server]:
+    """``python -m host_service serve`` with ``arguments``; what it writes goes to ``log``, but for the line that says its address.
 
     Raises RuntimeError, with the end of the log, when it does not come up.
     """
-    command = [sys.executable, "-m", "host_service", "serve", "--program", str(program), "--device", device]
-    command += ["--port", "0"] + (["--classifier", str(classifier)] if classifier else [])
+    command = [sys.executable, "-m", "host_service", "serve", "--port", str(port), *map(str, arguments)]
     with log.open("w") as errors:
         process = subprocess.Popen(pinned(command, cores), stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
