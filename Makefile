@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 CONFIG ?= sim-small
 JETS   ?= 20
 EVALUATION_JETS ?= 3000
+N      ?= 30000
 MODEL ?= demo
 CHECKPOINT = $(if $(filter demo,$(MODEL)),quantize/trained/demo.npz,$(MODEL))
 ARGS   ?=
@@ -15,6 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator bench-service table2 evaluate-demo train-demo
+.PHONY: jets
 .PHONY: synth area pipeline board-soak bench-driver package
 .PHONY: test sim formal waves registers lint format build-npu clean
 
@@ -64,9 +66,12 @@ bench-service: $(VENV)/.installed  ## The service beside a stock Triton server: 
 table2: $(VENV)/.installed  ## The paper's Table 2 with our rows beside it
 	$(BIN)/python benchmarks/table2.py
 
+jets: $(VENV)/.installed  ## N top and N QCD jets in build/jets-N (OUT=folder): train, val, test, manifest, page of plots (SEED=n for others)
+	$(BIN)/python -m quantize jets --jets $(N) --out $(or $(OUT),build/jets-$(N)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 evaluate-demo: $(VENV)/.installed  ## AUC of the demo's network on jets it never saw (EVALUATION_JETS a class)
-	$(BIN)/python -m quantize jets --seed 7100 --jets $(EVALUATION_JETS) --split 0 0 1 --out build/evaluation-jets
-	$(BIN)/python -m quantize evaluate --jets build/evaluation-jets/test.h5
+	$(BIN)/python -m quantize jets --seed 7100 --jets $(EVALUATION_JETS) --split 0 0 1 --out build/evaluation-jets-$(EVALUATION_JETS)
+	$(BIN)/python -m quantize evaluate --jets build/evaluation-jets-$(EVALUATION_JETS)/test.h5
 
 train-demo: $(VENV)/.installed  ## Make the demo's network again, from jets to quantize/trained/demo.npz (hours)
 	$(BIN)/python -m quantize demo-net --out build/demo-net --install

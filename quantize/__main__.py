@@ -31,6 +31,24 @@ def _jets(options: argparse.Namespace) -> None:
     manifest = generate(options.out, Recipe(seed=options.seed), options.jets, split, options.jobs)
     for name, counts in manifest["counts"].items():
         print(f"{options.out / name}.h5: {counts['top']} top and {counts['qcd']} QCD jets")
+    _draw_page(options.out, options.out / "validation.png")
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from quantize.jets import verify
+
+    if (options.jets / "manifest.json").is_file():  # the public files have none
+        for name, count in verify(options.jets).items():
+            print(f"{options.jets / name}.h5: the {count} jets of the manifest, bit for bit")
+    _draw_page(options.jets, options.picture or options.jets / "validation.png")
+
+
+def _draw_page(folder: Path, picture: Path) -> None:
+    from quantize.validation import validate
+
+    for line in validate(folder, picture):
+        print(line)
+    print(f"page: {picture}")
 
 
 def _workshop(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # a Workshop; TensorFlow stays lazy
@@ -112,6 +130,11 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(f"pictures: {options.plots / 'roc.png'}, {options.plots / 'mean_images.png'}")
 
 
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def _parser() -> argparse.ArgumentParser:
     formatter = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser("python -m quantize", description="Jets, networks, training, evaluation.")
@@ -126,9 +149,15 @@ def _parser() -> argparse.ArgumentParser:
     jets.add_argument("--out", type=Path, required=True, help="folder for train.h5, val.h5, test.h5 and manifest.json")
     jets.add_argument("--jets", type=int, default=30_000, help="jets of each class, over all splits")
     jets.add_argument("--seed", type=int, default=1, help="another seed gives other jets; 1 to 8000")
-    jets.add_argument("--jobs", type=int, default=1, help="processes; the jets do not depend on it")
+    jets.add_argument("--jobs", type=int, default=_cores(), help="processes; the jets do not depend on it")
     jets.add_argument(
         "--split", type=float, nargs=3, default=[0.8, 0.05, 0.15], metavar=("TRAIN", "VAL", "TEST"), help="shares"
+    )
+
+    validation = command("validate", _validate, "Compare jets with their manifest and draw a page of observables.")
+    validation.add_argument("--jets", type=Path, required=True, help="folder of jets")
+    validation.add_argument(
+        "--picture", type=Path, help="the page (PNG); validation.png beside the jets when not given"
     )
 
     steps = {
@@ -158,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--threads", type=int, help="TensorFlow threads; all cores when not given")
         if name == "demo-net":
             step.add_argument("--jets-per-class", type=int, default=40_000, help="jets to generate where none are")
-            step.add_argument("--jobs", type=int, default=1, help="processes that generate jets")
+            step.add_argument("--jobs", type=int, default=_cores(), help="processes that generate jets")
             step.add_argument("--install", action="store_true", help="make the result the network that ships")
 
     evaluation = command("evaluate", _evaluate, "Measure a trained artefact: accuracy, AUC, background rejection.")

@@ -1,19 +1,21 @@
-"""Top and QCD jets made from proton collisions, by the recipe of the Top Quark Tagging Reference Dataset.
+"""Files of jets of any size, from chunks of collisions (collisions.py) to train.h5, val.h5 and test.h5 with a manifest.
 
-14 TeV pp in Pythia 8, fully hadronic top pairs against QCD dijets, no multiple interactions or pile-up; ATLAS-like
-detector response (detector.py); anti-kT jets of R = 0.8 in FastJet with 550 < pT < 650 GeV and |eta| < 2. A top jet is
-matched to a parton-level top quark and to its three decay quarks within dR < 0.8.
+<folder>/parts/<process>-<chunk>.npz   finished chunks of an unfinished run, with the recipe that they belong to
+<folder>/{train,val,test}.h5           the public dataset's layout (dataset.py)
+<folder>/manifest.json                 recipe, versions, counts, and a checksum of the jets in each file; written last
 
-Events are made in chunks, each with its own seed, so that the result depends on the recipe alone: not on the number
-of processes, nor on interruptions. All jets of one event go to the same split.
+The result depends on the recipe alone: not on the number of processes, nor on interruptions. All jets of one event go
+to the same split. No more than a block of jets is in memory at a time.
 """
 
 import json
 import multiprocessing
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,176 +23,162 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from quantize.dataset import CONSTITUENTS, SPLITS, Jets, write, written_whole
-from quantize.detector import Particles, respond
+from quantize import dataset
+from quantize.collisions import CHUNKS, PROCESSES, Recipe, generate_chunk
+from quantize.dataset import SPLITS, Jets, written_whole
 
-PROCESSES = {"qcd": 0, "top": 1}
-_PROCESS_SETTINGS = {
-    "qcd": ("HardQCD:all = on",),
-    "top": (
-        "Top:gg2ttbar = on",
-        "Top:qqbar2ttbar = on",
-        "24:onMode = off",
-        "24:onIfAny = 1 2 3 4 5",
-    ),
-}
-_LARGEST_SEED = 900_000_000  # Pythia's own limit; beyond it Pythia would silently fall back on its default seed
+_JETS_PER_BLOCK = 50_000  # shuffled in memory at once, 3.2 kB each
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What decides the jets, bit for bit. Energies in GeV."""
+class _Part:
+    """A finished chunk: its file, and the split (`ttv` number; -1 for none) of each of its jets, int64 [n]."""
 
-    seed: int = 1
-    beam_energy: float = 14_000.0
-    pt_hat: tuple[float, float] = (450.0, 800.0)
-    jet_radius: float = 0.8
-    jet_pt: tuple[float, float] = (550.0, 650.0)
-    jet_eta: float = 2.0
-    events_per_batch: int = 500  # Pythia's stream of events depends on it
-    batches_per_chunk: int = 4
+    path: Path
+    split: NDArray[np.int64]
 
-    def __post_init__(self) -> None:
-        if not 0 < self.seed <= 8_000:
-            raise ValueError(f"seed {self.seed} is out of range: choose 1 to 8000 (100,000 chunks are kept for each)")
-
-    def chunk_seed(self, process: str, chunk: int) -> int:
-        """Return the seed of one chunk, unique over seeds, processes and chunks."""
-        seed = self.seed * 100_000 + chunk * len(PROCESSES) + PROCESSES[process]
-        if chunk * len(PROCESSES) >= 100_000 or seed > _LARGEST_SEED:
-            raise ValueError(f"seed {self.seed} has no chunk {chunk}: generate with a second seed instead")
-        return seed
+    def jets(self) -> Jets:
+        with np.load(self.path, allow_pickle=False) as stored:
+            return Jets(stored["constituents"], stored["is_top"], stored["truth"])
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """The jets of one chunk, with the event within the chunk that each came from (int64 [n])."""
+def generate(
+    folder: Path, recipe: Recipe, jets_per_class: int, split: dict[str, float], jobs: int = 1
+) -> dict[str, Any]:
+    """Generate `jets_per_class` top and as many QCD jets into `folder`, and return the manifest.
 
-    jets: Jets
-    event: NDArray[np.int64]
-    events: int
-
-
-def generate_chunk(recipe: Recipe, process: str, chunk: int) -> Chunk:
-    """Generate and select the jets of one chunk of `recipe.batches_per_chunk` batches."""
-    import pythia8mc
-
-    seed = recipe.chunk_seed(process, chunk)
-    pythia = pythia8mc.Pythia("", False)
-    for setting in (
-        f"Beams:eCM = {recipe.beam_energy}",
-        f"PhaseSpace:pTHatMin = {recipe.pt_hat[0]}",
-        f"PhaseSpace:pTHatMax = {recipe.pt_hat[1]}",
-        "PartonLevel:MPI = off",
-        "Print:quiet = on",
-        "Random:setSeed = on",
-        f"Random:seed = {seed}",
-        *_PROCESS_SETTINGS[process],
-    ):
-        if not pythia.readString(setting):  # Pythia would otherwise ignore it and go on
-            raise RuntimeError(f"Pythia refused the setting {setting!r}")
-    if not pythia.init():
-        raise RuntimeError(f"Pythia could not start {process} with seed {seed}")
-    rng = np.random.default_rng(seed)
-    parts, origins = [], []
-    for batch in range(recipe.batches_per_chunk):
-        jets, event = _jets_of_batch(recipe, process, pythia, rng)
-        parts.append(jets)
-        origins.append(event + batch * recipe.events_per_batch)
-    return Chunk(Jets.concatenate(parts), np.concatenate(origins), recipe.events_per_batch * recipe.batches_per_chunk)
-
-
-def _jets_of_batch(
-    recipe: Recipe, process: str, pythia: Any, rng: np.random.Generator
-) -> tuple[Jets, NDArray[np.int64]]:
-    import awkward as ak
-    import fastjet
-
-    record = pythia.nextBatch(recipe.events_per_batch).prt
-    final = record[record.status > 0]
-    flow = respond(_flatten(final, pythia), rng)
-
-    order = np.argsort(flow.event, kind="stable")
-    counts = np.bincount(flow.event, minlength=recipe.events_per_batch)
-    fields = {"px": flow.px, "py": flow.py, "pz": flow.pz, "E": flow.energy}
-    objects = ak.zip({name: ak.unflatten(value[order], counts) for name, value in fields.items()})
-    clusters = fastjet.ClusterSequence(objects, fastjet.JetDefinition(fastjet.antikt_algorithm, recipe.jet_radius))
-    found = clusters.inclusive_jets(recipe.jet_pt[0])
-    members = clusters.constituent_index(recipe.jet_pt[0])
-
-    jet_event = np.repeat(np.arange(len(found)), ak.to_numpy(ak.num(found)))
-    px, py, pz = (ak.to_numpy(ak.flatten(found[name])) for name in ("px", "py", "pz"))
-    pt = np.hypot(px, py)
-    eta, phi = np.arcsinh(pz / pt), np.arctan2(py, px)
-    chosen = (pt > recipe.jet_pt[0]) & (pt < recipe.jet_pt[1]) & (np.abs(eta) < recipe.jet_eta)
-    truth = np.zeros((len(pt), 4), np.float32)
-    if process == "top":
-        quarks, tops = _parton_tops(record)
-        matched = np.zeros(len(pt), bool)
-        for sign in range(2):
-            near = _delta_r(eta[:, None], phi[:, None], *_eta_phi(quarks[jet_event, sign])) < recipe.jet_radius
-            inside = near.all(axis=1)
-            truth[inside] = tops[jet_event[inside], sign]
-            matched |= inside
-        chosen &= matched
-
-    members = ak.flatten(members)
-    flat = np.stack([value[order] for value in (flow.energy, flow.px, flow.py, flow.pz)], axis=1)
-    first = np.concatenate([[0], np.cumsum(counts)])
-    kept = np.flatnonzero(chosen)
-    constituents = np.zeros((len(kept), CONSTITUENTS, 4), np.float32)
-    for row, jet in enumerate(kept):
-        inside = flat[first[jet_event[jet]] + ak.to_numpy(members[jet])]
-        falling = np.argsort(-np.hypot(inside[:, 1], inside[:, 2]), kind="stable")[:CONSTITUENTS]
-        constituents[row, : len(falling)] = inside[falling]
-    label = np.full(len(kept), PROCESSES[process], np.int64)
-    return Jets(constituents, label, truth[kept]), jet_event[kept]
-
-
-def _flatten(final: Any, pythia: Any) -> Particles:
-    """Turn Pythia's nested record of stable particles into flat arrays."""
-    import awkward as ak
-
-    pdg = ak.to_numpy(ak.flatten(final.id)).astype(np.int64)
-    kinds, which = np.unique(pdg, return_inverse=True)
-    charges = np.array([pythia.particleData.charge(int(kind)) for kind in kinds])
-    momentum = [ak.to_numpy(ak.flatten(final.p[name])) for name in ("px", "py", "pz", "e")]
-    event = np.repeat(np.arange(len(final)), ak.to_numpy(ak.num(final.id)))
-    return Particles(event, pdg, charges[which], *momentum)
-
-
-def _parton_tops(record: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return per event the top's four-momentum and decay quarks that a jet must contain.
-
-    Two arrays of (E, px, py, pz): [events, 2, 4, 4], the top and its three quarks, for t and for anti-t; and
-    [events, 2, 4], the tops alone.
+    split: shares of train, val and test, summing to 1. Only the files with a share are written, together with
+    manifest.json. A run that was interrupted goes on where it stopped when given the same recipe; a finished one is not
+    repeated. Raises ValueError for a bad request, and for a folder that holds other jets.
     """
-    import awkward as ak
+    if jets_per_class < 1 or jobs < 1:
+        raise ValueError("ask for at least one jet per class and one job")
+    if set(split) - set(SPLITS) or abs(sum(split.values()) - 1) > 1e-9 or min(split.values()) < 0:
+        raise ValueError(f"the split {split} must give shares of {', '.join(SPLITS)} that sum to 1")
+    asked = _as_json({"recipe": asdict(recipe), "jets_per_class": jets_per_class, "split": split})
+    if (folder / "manifest.json").is_file():
+        manifest = read_manifest(folder)
+        if {key: manifest.get(key) for key in asked} != asked:
+            raise ValueError(f"{folder} holds jets of another recipe (see its manifest.json): choose another folder")
+        return manifest
+    parts = _claim(folder, recipe)
 
-    kind = abs(record.id)
-    mother = record.mother1
-    mother_id = record.id[mother]
-    from_top = (kind <= 5) & (kind > 0) & (abs(mother_id) == 6)
-    from_w = (kind <= 5) & (kind > 0) & (abs(mother_id) == 24)
-    momentum = np.stack([ak.to_numpy(ak.flatten(record.p[name])) for name in ("e", "px", "py", "pz")], axis=1)
-    start = np.concatenate([[0], np.cumsum(ak.to_numpy(ak.num(record.id)))[:-1]])[:, None]
-    groups = []
-    for sign in (1, -1):
-        b = ak.to_numpy(ak.local_index(record.id)[from_top & (mother_id == 6 * sign)])
-        q = ak.to_numpy(ak.local_index(record.id)[from_w & (mother_id == 24 * sign)])
-        t = ak.to_numpy(mother[from_top & (mother_id == 6 * sign)])
-        groups.append(momentum[start + np.concatenate([t, b, q], axis=1)])
-    both = np.stack(groups, axis=1)
-    return both, both[:, :, 0]
+    made: dict[str, list[_Part]] = {}
+    events: dict[str, int] = {}
+    for process in PROCESSES:
+        made[process], events[process] = _generate_process(parts, recipe, process, jets_per_class, split, jobs)
+    counts, checksums = _write_splits(folder, recipe, made)
+    versions = {name: version(name) for name in ("pythia8mc", "fastjet")}
+    manifest = _as_json(
+        {**asked, "versions": versions, "events": events, "counts": counts, "sha256_of_jets": checksums}
+    )
+    with written_whole(folder / "manifest.json") as temporary:
+        temporary.write_text(json.dumps(manifest, indent=2) + "\n")
+    shutil.rmtree(parts)
+    return manifest
 
 
-def _eta_phi(momentum: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    _, px, py, pz = np.moveaxis(momentum, -1, 0)
-    return np.arcsinh(pz / np.maximum(np.hypot(px, py), 1e-12)), np.arctan2(py, px)
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a folder of jets. Raises FileNotFoundError or ValueError."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no manifest.json in {folder}: only folders made by `python -m quantize jets` have one"
+        )
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a manifest ({error}): generate these jets again") from error
 
 
-def _delta_r(eta1: Any, phi1: Any, eta2: Any, phi2: Any) -> NDArray[np.float64]:
-    return np.hypot(eta1 - eta2, (phi1 - phi2 + np.pi) % (2 * np.pi) - np.pi)
+def verify(folder: Path) -> dict[str, int]:
+    """Compare the jets of every file of `folder` with the manifest's checksums; returns the jets in each file.
+
+    Raises ValueError for a file whose jets are others.
+    """
+    found = {}
+    for name, expected in read_manifest(folder).get("sha256_of_jets", {}).items():
+        digest = dataset.Digest()
+        for block in dataset.read_blocks(folder / f"{name}.h5"):
+            digest.add(block)
+        if digest.hexadecimal != expected:
+            raise ValueError(f"{folder / name}.h5 does not hold the jets of its manifest.json: generate them again")
+        found[name] = digest.jets
+    return found
+
+
+def _as_json(value: dict[str, Any]) -> dict[str, Any]:
+    """The value as a reader of its JSON sees it."""
+    return dict(json.loads(json.dumps(value)))
+
+
+def _claim(folder: Path, recipe: Recipe) -> Path:
+    """Return the folder of finished chunks, which belongs to one recipe."""
+    parts = folder / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    stamp = parts / "recipe.json"
+    described = json.dumps(asdict(recipe), indent=1)
+    if stamp.is_file() and stamp.read_text() != described:
+        raise ValueError(f"{parts} belongs to an unfinished run of another recipe: finish it, or remove that folder")
+    with written_whole(stamp) as temporary:
+        temporary.write_text(described)
+    return parts
+
+
+def _generate_process(
+    parts: Path, recipe: Recipe, process: str, jets: int, split: dict[str, float], jobs: int
+) -> tuple[list[_Part], int]:
+    """Make chunks of one process until there are enough jets; returns them and the number of events."""
+    made: list[_Part] = []
+    count = events = 0
+    with tqdm(total=jets, desc=f"{process} jets", unit="jet") as bar:
+        for path in _chunk_files(parts, recipe, process, jobs):
+            with np.load(path, allow_pickle=False) as stored:
+                origin, n_events = stored["event"], int(stored["events"])
+            chosen = _split_of_events(recipe, process, len(made), n_events, split)[origin]
+            chosen[jets - count :] = -1  # more than were asked for
+            made.append(_Part(path, chosen))
+            used = int((chosen >= 0).sum())
+            count += used
+            events += n_events
+            bar.update(used)
+            if count == jets:
+                break
+    return made, events
+
+
+def _write_splits(
+    folder: Path, recipe: Recipe, made: dict[str, list[_Part]]
+) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+    """Write the files of all splits in shuffled blocks; returns the counts and the checksums.
+
+    Each block takes its share of the chunks of either process, in order: chunks are independent, so that shuffling within a
+    block is as good as shuffling everything.
+    """
+    counts = {
+        name: {process: sum(int((part.split == ttv).sum()) for part in made[process]) for process in ("top", "qcd")}
+        for name, ttv in SPLITS.items()
+    }
+    counts = {name: of_process for name, of_process in counts.items() if sum(of_process.values())}
+    total = sum(sum(of_process.values()) for of_process in counts.values())
+    n_blocks = min(-(-total // _JETS_PER_BLOCK), *map(len, made.values()))  # every block has chunks of either process
+    with ExitStack() as open_files:
+        writers = {name: open_files.enter_context(dataset.writing(folder / f"{name}.h5", name)) for name in counts}
+        for block in tqdm(range(n_blocks), desc="files", unit="block", disable=n_blocks == 1):
+            held: dict[str, list[Jets]] = {name: [] for name in counts}
+            for process in PROCESSES:
+                chunks = made[process]
+                for part in chunks[block * len(chunks) // n_blocks : (block + 1) * len(chunks) // n_blocks]:
+                    jets = part.jets()
+                    for name in counts:
+                        held[name].append(jets[part.split == SPLITS[name]])
+            for name, parts in held.items():
+                jets = Jets.concatenate(parts)
+                # The first block's seed has no block number: so small files stay what they always were.
+                seed = (recipe.seed, SPLITS[name], *([block] if block else []))
+                writers[name].append(jets[np.random.default_rng(seed).permutation(len(jets))])
+        checksums = {name: writer.digest.hexadecimal for name, writer in writers.items()}
+    return counts, checksums
 
 
 def _chunk_file(folder: Path, recipe: Recipe, process: str, chunk: int) -> Path:
@@ -213,77 +201,21 @@ def _chunk_file(folder: Path, recipe: Recipe, process: str, chunk: int) -> Path:
 def _chunk_files(folder: Path, recipe: Recipe, process: str, jobs: int) -> Iterator[Path]:
     work = partial(_chunk_file, folder, recipe, process)
     if jobs == 1:
-        yield from map(work, range(50_000))
+        yield from map(work, range(CHUNKS))
         return
     # Spawned, not forked: Pythia and FastJet hold C++ state that must not be shared. A window of `jobs` chunks ahead
     # keeps every process busy without making chunks that nobody asked for.
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         waiting = [pool.apply_async(work, (chunk,)) for chunk in range(jobs)]
-        for chunk in range(jobs, 50_000):
+        for chunk in range(jobs, CHUNKS):
             yield waiting.pop(0).get()
             waiting.append(pool.apply_async(work, (chunk,)))
 
 
-def generate(
-    folder: Path, recipe: Recipe, jets_per_class: int, split: dict[str, float], jobs: int = 1
-) -> dict[str, Any]:
-    """Generate `jets_per_class` top and as many QCD jets into `folder`, and return the manifest.
-
-    split: shares of train, val and test, summing to 1. Only the files with a share are written, together with
-    manifest.json. A run that was interrupted goes on where it stopped when given the same recipe.
-    """
-    if jets_per_class < 1 or jobs < 1:
-        raise ValueError("ask for at least one jet per class and one job")
-    if set(split) - set(SPLITS) or abs(sum(split.values()) - 1) > 1e-9 or min(split.values()) < 0:
-        raise ValueError(f"the split {split} must give shares of {', '.join(SPLITS)} that sum to 1")
-    parts = folder / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
-    stamp = parts / "recipe.json"
-    described = json.dumps(asdict(recipe), indent=1)
-    if stamp.is_file() and stamp.read_text() != described:
-        raise ValueError(f"{parts} belongs to an unfinished run of another recipe: finish it, or remove that folder")
-    with written_whole(stamp) as temporary:
-        temporary.write_text(described)
-
-    by_split: dict[str, list[Jets]] = {name: [] for name in SPLITS}
-    events: dict[str, int] = {}
-    for process in PROCESSES:
-        count = events[process] = 0
-        with tqdm(total=jets_per_class, desc=f"{process} jets", unit="jet") as bar:
-            for path in _chunk_files(parts, recipe, process, jobs):
-                with np.load(path, allow_pickle=False) as stored:
-                    jets = Jets(stored["constituents"], stored["is_top"], stored["truth"])
-                    origin, n_events = stored["event"], int(stored["events"])
-                jets, origin = jets[: jets_per_class - count], origin[: jets_per_class - count]
-                chosen = _split_of_events(recipe, process, path, n_events, split)[origin]
-                for name in SPLITS:
-                    by_split[name].append(jets[chosen == SPLITS[name]])
-                count += len(jets)
-                events[process] += n_events
-                bar.update(len(jets))
-                if count == jets_per_class:
-                    break
-
-    manifest: dict[str, Any] = {"recipe": asdict(recipe), "events": events, "split": split, "counts": {}}
-    for name in SPLITS:
-        jets = Jets.concatenate(by_split[name])
-        if not len(jets):
-            continue
-        shuffled = jets[np.random.default_rng((recipe.seed, SPLITS[name])).permutation(len(jets))]
-        write(folder / f"{name}.h5", shuffled, name)
-        tops = int(jets.is_top.sum())
-        manifest["counts"][name] = {"top": tops, "qcd": len(jets) - tops}
-    with written_whole(folder / "manifest.json") as temporary:
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n")
-    shutil.rmtree(parts)
-    return json.loads(json.dumps(manifest))  # as a reader of the file sees it
-
-
 def _split_of_events(
-    recipe: Recipe, process: str, path: Path, events: int, split: dict[str, float]
+    recipe: Recipe, process: str, chunk: int, events: int, split: dict[str, float]
 ) -> NDArray[np.int64]:
     """Draw the split (its `ttv` number) of every event of a chunk; reproducible from the recipe."""
-    chunk = int(path.stem.split("-")[1])
     rng = np.random.default_rng((recipe.chunk_seed(process, chunk), 1))
     names = list(SPLITS)
     drawn = rng.choice(len(names), size=events, p=[split.get(name, 0.0) for name in names])

@@ -1,4 +1,4 @@
-"""Pictures: jets with their tags, mean images, ROC curves. All write PNG files, whole or not at all."""
+"""Pictures: jets with their tags, mean images, a page of observables, ROC curves. All write PNG files, whole or not at all."""
 
 from pathlib import Path
 
@@ -15,6 +15,13 @@ from quantize.images import HALF_WIDTH
 
 _NAMES = {0: "QCD", 1: "top"}
 _COLOUR_MAP = "magma"
+_PAGE = (
+    ("mass", "jet mass (GeV)", 0, 300),
+    ("pt", "jet pT (GeV)", 540, 660),
+    ("multiplicity", "constituents", 0, 150),
+    ("tau32", "tau32", 0, 1),
+)
+"""Observable, its name on the axis, and the range that is drawn; what lies outside is in the first and last bin."""
 
 
 def draw_tagged_jets(images: NDArray[np.uint8], labels: NDArray, p_top: NDArray, path: Path, columns: int = 5) -> None:
@@ -55,6 +62,36 @@ def draw_mean_images(planes: NDArray[np.uint8], labels: NDArray, path: Path) -> 
         axes.set_title(f"mean of {len(chosen)} {_NAMES[label]} jets")
         axes.set_xlabel("phi from the jet axis")
         axes.set_ylabel("eta from the jet axis")
+        figure.colorbar(shown, ax=axes, label="pixel value, 0 to 255")
+    _save(figure, path)
+
+
+def draw_validation(
+    values: dict[str, NDArray[np.float64]], is_top: NDArray[np.int64], means: NDArray[np.float64], path: Path
+) -> None:
+    """Draw a page: mass, pT, multiplicity and tau32 of both classes, and their mean images.
+
+    values: substructure.observables, each [n]. is_top: [n]. means: [2, size, size], of QCD and of top.
+    """
+    figure = Figure(figsize=(13, 8), layout="constrained")
+    panels = figure.subplots(2, 3).ravel()
+    for axes, (name, label, low, high) in zip(panels, _PAGE, strict=False):
+        for kind, colour in ((1, "tab:red"), (0, "tab:blue")):
+            chosen = np.clip(values[name][is_top == kind], low, high)
+            if len(chosen):
+                axes.hist(
+                    chosen,
+                    np.linspace(low, high, 61),
+                    density=True,
+                    histtype="step",
+                    color=colour,
+                    label=f"{_NAMES[kind]}: {len(chosen)} jets, median {np.median(values[name][is_top == kind]):.4g}",
+                )
+        axes.set(xlabel=label, ylabel="share per bin width")
+        axes.legend()
+    for axes, kind in zip(panels[len(_PAGE) :], (1, 0), strict=True):
+        shown = _show(axes, means[kind])
+        axes.set(title=f"mean image of {_NAMES[kind]} jets", xlabel="phi from the jet axis", ylabel="eta from the axis")
         figure.colorbar(shown, ax=axes, label="pixel value, 0 to 255")
     _save(figure, path)
 

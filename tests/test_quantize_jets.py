@@ -1,13 +1,17 @@
 """Jets from Pythia and FastJet."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
-from quantize import dataset
-from quantize.jets import PROCESSES, Recipe, generate, generate_chunk
+from quantize import dataset, jets
+from quantize.collisions import PROCESSES, Recipe, generate_chunk
+from quantize.jets import generate, verify
+from quantize.validation import validate
 
 SMALL = Recipe(seed=5, events_per_batch=40, batches_per_chunk=1)
 
@@ -74,6 +78,69 @@ def test_files_do_not_depend_on_the_number_of_jobs(generated):
         assert (first.constituents == second.constituents).all()
         assert (int(first.is_top.sum()), len(first)) == (counts["top"], counts["top"] + counts["qcd"])
     assert sum(counts["top"] for counts in manifest["counts"].values()) == 10
+
+
+def test_a_finished_run_is_not_repeated_and_not_overwritten(generated):
+    folder, manifest = generated[0]
+    before = (folder / "test.h5").stat().st_mtime_ns
+    assert generate(folder, SMALL, 10, {"train": 0.5, "val": 0.0, "test": 0.5}) == manifest
+    with pytest.raises(ValueError, match="holds jets of another recipe"):
+        generate(folder, SMALL, 11, {"train": 0.5, "val": 0.0, "test": 0.5})
+    assert (folder / "test.h5").stat().st_mtime_ns == before
+
+
+def test_an_interrupted_run_goes_on_with_the_chunks_that_are_there(generated, tmp_path, monkeypatch):
+    calls = []
+
+    def interrupted(recipe, process, chunk):
+        calls.append((process, chunk))
+        if process == "top":
+            raise KeyboardInterrupt
+        return generate_chunk(recipe, process, chunk)
+
+    split = {"train": 0.5, "val": 0.0, "test": 0.5}
+    monkeypatch.setattr(jets, "generate_chunk", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        generate(tmp_path, SMALL, 10, split)
+    assert [path.name for path in tmp_path.iterdir()] == ["parts"], "something half-written lies about"
+    first = [chunk for process, chunk in calls if process == "qcd"]
+    calls.clear()
+    monkeypatch.setattr(jets, "generate_chunk", lambda *which: calls.append(which[1]) or generate_chunk(*which))
+    assert generate(tmp_path, SMALL, 10, split) == generated[0][1]
+    assert first and set(calls) == {"top"}
+
+
+def test_files_in_blocks_hold_the_same_jets(tmp_path, monkeypatch):
+    monkeypatch.setattr(jets, "_JETS_PER_BLOCK", 8)
+    split = {"train": 0.5, "val": 0.0, "test": 0.5}
+    recipe = replace(SMALL, events_per_batch=20)
+    in_blocks = generate(tmp_path / "blocks", recipe, 10, split)
+    monkeypatch.setattr(jets, "_JETS_PER_BLOCK", 1000)
+    at_once = generate(tmp_path / "once", recipe, 10, split)
+    assert in_blocks["counts"] == at_once["counts"]
+    for name in in_blocks["counts"]:
+        one, two = (dataset.read(tmp_path / run / f"{name}.h5").constituents for run in ("blocks", "once"))
+        assert (one != two).any(), "there was only one block"
+        assert sorted(one[:, 0, 0]) == sorted(two[:, 0, 0])
+
+
+def test_the_manifest_tells_when_a_file_holds_other_jets(generated, tmp_path):
+    folder, manifest = generated[0]
+    assert verify(folder) == {name: sum(counts.values()) for name, counts in manifest["counts"].items()}
+    shutil.copytree(folder, tmp_path / "copy")
+    found = dataset.read(folder / "test.h5")
+    found.constituents[0, 0, 1] *= np.float32(1.000001)
+    dataset.write(tmp_path / "copy" / "test.h5", found, "test")
+    with pytest.raises(ValueError, match=r"test\.h5 does not hold the jets of its manifest"):
+        verify(tmp_path / "copy")
+
+
+def test_the_validation_page_shows_a_folder_of_jets(generated, tmp_path):
+    tops, qcd = validate(generated[0][0], tmp_path / "page.png")
+    assert tops.startswith("10 top jets: median mass 1") and qcd.startswith("10 QCD jets")
+    assert imread(tmp_path / "page.png").std() > 0.05
+    with pytest.raises(FileNotFoundError, match=r"no train\.h5, val\.h5 or test\.h5"):
+        validate(tmp_path, tmp_path / "none.png")
 
 
 def test_jets_of_one_event_stay_in_one_split(generated, chunks):
