@@ -1,4 +1,4 @@
-"""``python -m host_service serve``: a program, a classifier and a device behind a gRPC port."""
+"""``python -m host_service serve``: models and devices behind a gRPC port."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import argparse
 import asyncio
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from driver.device import DeviceError, open_device
-from driver.runtime import TIMEOUT, Npu
-from host_service.server import Service, serve_until_stopped
+import uvloop
+
+from driver.device import DeviceError
+from driver.runtime import TIMEOUT
+from host_service.configuration import Configuration, Devices, Models, Server, load_configuration
+from host_service.server import serve_until_stopped
 from hw.isa import ConfigurationError
-from hw.program import Program, ProgramError
-from quantize.classifier import load_classifier
+from hw.program import ProgramError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,37 +25,49 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m host_service", description="Serve NPU inference over gRPC (KServe v2 / Triton)."
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="check a configuration file")
+    check.add_argument("config", type=Path)
     serve = commands.add_parser("serve", help="serve until SIGTERM or ctrl-C")
-    serve.add_argument("--program", type=Path, required=True, help="program file (.npu) of the featurizer")
+    what = serve.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", type=Path, help="configuration file (docs/service.md); everything is set there")
+    what.add_argument("--program", type=Path, help="program file (.npu) of the featurizer")
+    what.add_argument("--repository", type=Path, help="folder of models: <name>/<version>/program.npu, classifier.npz")
     serve.add_argument("--classifier", type=Path, help=".npz with the classifier; without it there is no tagger")
     serve.add_argument("--device", default="golden", help="one of `python -m driver devices` (default: golden)")
+    serve.add_argument(
+        "--count", type=int, default=1, help="of such devices, each in a process of its own (default: 1)"
+    )
     serve.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for every network (default: %(default)s)"
     )
     serve.add_argument("--port", type=int, default=8001, help="0 takes any free port (default: %(default)s)")
+    serve.add_argument(
+        "--http-port", type=int, default=-1, help="page and metrics; 0 takes any free port (default: none)"
+    )
     serve.add_argument(
         "--timeout", type=float, default=TIMEOUT, help="seconds for one image on the device (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        asyncio.run(serve_until_stopped(_service(options), options.host, options.port))
+        configuration = load_configuration(options.config) if options.config else _configuration(options)
+        if options.command == "check":
+            print(f"{options.config} is in order")
+            return 0
+        uvloop.install()
+        asyncio.run(serve_until_stopped(configuration))
     except (DeviceError, ProgramError, ConfigurationError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _service(options: argparse.Namespace) -> Service:
-    program = Program.load(options.program)
-    classifier = load_classifier(options.classifier) if options.classifier else None
-    npu = Npu(open_device(options.device, program.config), timeout=options.timeout, layer_counters=False)
-    try:
-        npu.load(program)
-        return Service(npu, classifier)
-    except BaseException:
-        npu.close()
-        raise
+def _configuration(options: argparse.Namespace) -> Configuration:
+    return Configuration(
+        server=replace(Server(), host=options.host, port=options.port, http_port=options.http_port),
+        models=Models(options.program, options.classifier, options.repository),
+        devices=(Devices(options.device, options.count, options.timeout),),
+    )
 
 
 if __name__ == "__main__":

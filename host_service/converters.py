@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,63 +11,88 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 from tritonclient.grpc import service_pb2 as pb
-from tritonclient.utils import triton_to_np_dtype
+from tritonclient.utils import serialize_byte_tensor, triton_to_np_dtype
 
 from host_service.errors import RequestError
-from host_service.models import MAX_BATCH, Model, TensorSpec
+from host_service.models import Model, TensorSpec
+from host_service.shared_memory import SharedMemory
 
-VERSION = "1"
-"""The one version of every model."""
-CONTENTS = {"UINT8": "uint_contents", "INT32": "int_contents", "UINT32": "uint_contents", "FP32": "fp32_contents"}
+CONTENTS = {
+    "UINT8": "uint_contents",
+    "INT32": "int_contents",
+    "UINT32": "uint_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+}
 """Field of InferTensorContents that carries a datatype."""
 PLATFORM = "quarkwave_npu"
+REGION = "shared_memory_region"
 
 
 # Requests ------------------------------------------------------------------------------------------------------------
 
 
-def read_inputs(request: pb.ModelInferRequest, specs: tuple[TensorSpec, ...]) -> dict[str, NDArray[Any]]:
-    """The request's inputs by name, each [batch, *dims]. Raises RequestError, saying what to send instead."""
+def read_inputs(
+    request: pb.ModelInferRequest, raw: Sequence[bytes | memoryview], model: Model, memory: SharedMemory
+) -> dict[str, NDArray[Any]]:
+    """The request's inputs by name, each [batch, *dims], as views of ``raw`` or ``memory`` where they are there.
+
+    Raises RequestError, saying what to send instead.
+    """
     names = [tensor.name for tensor in request.inputs]
-    expected = [spec.name for spec in specs]
+    expected = [spec.name for spec in model.inputs]
     if sorted(names) != sorted(expected):
         raise RequestError(f"model {request.model_name!r} takes the inputs {expected}, the request has {names}")
-    raw = request.raw_input_contents
-    if raw and len(raw) != len(names):
-        raise RequestError(f"the request has {len(names)} inputs but {len(raw)} raw_input_contents: give one for each")
-    by_name = {spec.name: spec for spec in specs}
-    return {
-        tensor.name: _read_tensor(tensor, by_name[tensor.name], raw[i] if raw else None)
-        for i, tensor in enumerate(request.inputs)
-    }
+    shared = [REGION in tensor.parameters for tensor in request.inputs]
+    if raw and len(raw) != len(names) - sum(shared):
+        raise RequestError(
+            f"the request has {len(names) - sum(shared)} inputs but {len(raw)} raw_input_contents: "
+            "give one for each that is not in shared memory"
+        )
+    by_name, parts = {spec.name: spec for spec in model.inputs}, iter(raw)
+    arrays = {}
+    for tensor, is_shared in zip(request.inputs, shared, strict=True):
+        spec = by_name[tensor.name]
+        shape = _shape(tensor, spec, model.max_batch)
+        if is_shared:
+            region, offset, byte_size = _place(tensor, f"input {spec.name!r}")
+            data: bytes | memoryview | None = memory.find(region).read(offset, byte_size)
+        else:
+            data = next(parts) if raw else None
+        arrays[spec.name] = (
+            _from_bytes(tensor, spec, shape, data) if data is not None else _contents(tensor, spec, shape)
+        )
+    return arrays
 
 
-def _read_tensor(tensor: Any, spec: TensorSpec, raw: bytes | None) -> NDArray[Any]:
-    if any(key.startswith("shared_memory") for key in tensor.parameters):
-        raise RequestError(f"input {spec.name!r}: shared memory is not offered; send the values in the request")
+def _shape(tensor: Any, spec: TensorSpec, max_batch: int) -> tuple[int, ...]:
     accepted = (spec.datatype, *spec.also)
     if tensor.datatype not in accepted:
         raise RequestError(
             f"input {spec.name!r} is {tensor.datatype or 'without datatype'}; it must be {' or '.join(accepted)}"
         )
     shape = tuple(tensor.shape)
-    if len(shape) != 1 + len(spec.dims) or shape[1:] != spec.dims or not 1 <= shape[0] <= MAX_BATCH:
-        wanted = ", ".join(map(str, spec.dims))
+    if not shape or not spec.fits(shape[1:]) or not 1 <= shape[0] <= max_batch:
+        wanted = ", ".join(f"1 to {spec.most}" if n == -1 else str(n) for n in spec.dims)
         raise RequestError(
-            f"input {spec.name!r} has shape {list(shape)}; it must be [batch, {wanted}], batch 1 to {MAX_BATCH}"
+            f"input {spec.name!r} has shape {list(shape)}; it must be [batch, {wanted}], batch 1 to {max_batch}"
         )
-    if raw is None:
-        return _read_contents(tensor, spec, shape)
+    return shape
+
+
+def _from_bytes(tensor: Any, spec: TensorSpec, shape: tuple[int, ...], data: bytes | memoryview) -> NDArray[Any]:
     if _filled(tensor.contents):
-        raise RequestError(f"input {spec.name!r} comes both in raw_input_contents and in contents: send it once")
+        raise RequestError(
+            f"input {spec.name!r} comes both in contents and in raw_input_contents or shared memory: send it once"
+        )
     dtype = np.dtype(triton_to_np_dtype(tensor.datatype)).newbyteorder("<")
     nbytes = math.prod(shape) * dtype.itemsize
-    if len(raw) != nbytes:
-        raise RequestError(f"input {spec.name!r} has {len(raw)} bytes; {tensor.datatype} {list(shape)} takes {nbytes}")
-    return np.frombuffer(raw, dtype).reshape(shape)
+    if len(data) != nbytes:
+        raise RequestError(f"input {spec.name!r} has {len(data)} bytes; {tensor.datatype} {list(shape)} takes {nbytes}")
+    return np.frombuffer(data, dtype).reshape(shape)
 
 
-def _read_contents(tensor: Any, spec: TensorSpec, shape: tuple[int, ...]) -> NDArray[Any]:
+def _contents(tensor: Any, spec: TensorSpec, shape: tuple[int, ...]) -> NDArray[Any]:
     field = CONTENTS[tensor.datatype]
     strange = [name for name in _filled(tensor.contents) if name != field]
     if strange:
@@ -88,57 +114,107 @@ def _filled(contents: Message) -> list[str]:
     return [descriptor.name for descriptor, _ in contents.ListFields()]
 
 
-def wanted_outputs(request: pb.ModelInferRequest, specs: tuple[TensorSpec, ...]) -> list[TensorSpec]:
-    """The outputs asked for, in the order asked for; all when none is named. Raises RequestError."""
+def _place(tensor: Any, what: str) -> tuple[str, int, int]:
+    """Region, offset and bytes of the shared memory that a tensor's parameters name."""
+    p = tensor.parameters
+    if "shared_memory_byte_size" not in p:
+        raise RequestError(f"{what} names a {REGION} without shared_memory_byte_size")
+    offset = p["shared_memory_offset"].int64_param if "shared_memory_offset" in p else 0
+    return p[REGION].string_param, offset, p["shared_memory_byte_size"].int64_param
+
+
+def wanted_outputs(
+    request: pb.ModelInferRequest, specs: tuple[TensorSpec, ...]
+) -> list[tuple[TensorSpec, pb.ModelInferRequest.InferRequestedOutputTensor | None]]:
+    """The outputs asked for with how they are wanted, in the order asked for; all when none is named. Raises RequestError."""
     if not request.outputs:
-        return list(specs)
+        return [(spec, None) for spec in specs]
     by_name = {spec.name: spec for spec in specs}
     for output in request.outputs:
         if output.name not in by_name:
             raise RequestError(f"model {request.model_name!r} has no output {output.name!r}; it has {list(by_name)}")
-        for key in output.parameters:
-            if key == "classification" or key.startswith("shared_memory"):
-                raise RequestError(f"output {output.name!r}: {key} is not offered; ask for the plain tensor")
+        if "classification" in output.parameters:
+            if output.parameters["classification"].int64_param < 1:
+                raise RequestError(f"output {output.name!r}: classification must be 1 or more classes")
+            if REGION in output.parameters:
+                raise RequestError(f"output {output.name!r}: classification cannot go to shared memory")
     names = [output.name for output in request.outputs]
     if len(set(names)) != len(names):
         raise RequestError(f"the request names an output twice: {names}")
-    return [by_name[name] for name in names]
+    return [(by_name[output.name], output) for output in request.outputs]
 
 
 # Answers -------------------------------------------------------------------------------------------------------------
 
 
 def infer_response(
-    request: pb.ModelInferRequest, specs: list[TensorSpec], outputs: dict[str, NDArray[Any]]
+    request: pb.ModelInferRequest,
+    version: str,
+    wanted: list[tuple[TensorSpec, Any]],
+    outputs: dict[str, NDArray[Any]],
+    memory: SharedMemory,
 ) -> pb.ModelInferResponse:
-    """``outputs`` as raw contents, in the order of ``specs``."""
-    response = pb.ModelInferResponse(model_name=request.model_name, model_version=VERSION, id=request.id)
-    for spec in specs:
-        values = np.ascontiguousarray(outputs[spec.name])
-        response.outputs.add(name=spec.name, datatype=spec.datatype, shape=values.shape)
-        response.raw_output_contents.append(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+    """``outputs`` as they are ``wanted``: raw contents, the most likely classes, or in shared memory. Raises RequestError."""
+    response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
+    for spec, how in wanted:
+        values, datatype = outputs[spec.name], spec.datatype
+        if how is not None and "classification" in how.parameters:
+            values, datatype = classes(values, how.parameters["classification"].int64_param, spec.labels), "BYTES"
+        output = response.outputs.add(name=spec.name, datatype=datatype, shape=values.shape)
+        data = _to_bytes(values)
+        if how is None or REGION not in how.parameters:
+            response.raw_output_contents.append(data)
+            continue
+        region, offset, byte_size = _place(how, f"output {spec.name!r}")
+        if byte_size < len(data):
+            raise RequestError(f"output {spec.name!r} takes {len(data)} bytes; its shared memory has {byte_size}")
+        memory.find(region).write(offset, data)
+        for key, value in how.parameters.items():
+            output.parameters[key].CopyFrom(value)
+        output.parameters["shared_memory_byte_size"].int64_param = len(data)
     return response
 
 
-def model_metadata(model: Model) -> pb.ModelMetadataResponse:
+def _to_bytes(values: NDArray[Any]) -> bytes:
+    if values.dtype == np.object_:
+        return bytes(serialize_byte_tensor(values).item())
+    return np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def classes(values: NDArray[Any], count: int, labels: tuple[str, ...]) -> NDArray[np.object_]:
+    """The ``count`` greatest values of each row of [batch, n] as Triton writes them: ``value:index`` or ``value:index:label``."""
+    count = min(count, values.shape[1])
+    order = np.argsort(-values.astype(np.float64), axis=1, kind="stable")[:, :count]
+    text = "{:d}" if values.dtype.kind in "iu" else "{:f}"
+    rows = [
+        [f"{text.format(row[i])}:{i}" + (f":{labels[i]}" if labels else "") for i in chosen]
+        for row, chosen in zip(values, order, strict=True)
+    ]
+    return np.array([[entry.encode() for entry in row] for row in rows], np.object_)
+
+
+def model_metadata(model: Model, versions: Sequence[str]) -> pb.ModelMetadataResponse:
     """What a client needs to call ``model``; the first dimension is the batch."""
-    response = pb.ModelMetadataResponse(name=model.name, versions=[VERSION], platform=PLATFORM)
+    response = pb.ModelMetadataResponse(name=model.name, versions=versions, platform=PLATFORM)
     for specs, field in ((model.inputs, response.inputs), (model.outputs, response.outputs)):
         for spec in specs:
             field.add(name=spec.name, datatype=spec.datatype, shape=(-1, *spec.dims))
     return response
 
 
-def model_config(model: Model) -> model_config_pb2.ModelConfig:
+def model_config(model: Model, repository: model_config_pb2.ModelConfig, devices: int) -> model_config_pb2.ModelConfig:
     """The Triton configuration; dimensions without the batch, what the metadata cannot say in ``parameters``."""
     config = model_config_pb2.ModelConfig(
-        name=model.name, platform=PLATFORM, backend="quarkwave", max_batch_size=MAX_BATCH
+        name=model.name, platform=PLATFORM, backend="quarkwave", max_batch_size=model.max_batch
     )
     config.version_policy.latest.num_versions = 1
+    if repository.HasField("version_policy"):
+        config.version_policy.CopyFrom(repository.version_policy)
+    config.model_repository_agents.CopyFrom(repository.model_repository_agents)
     for specs, field in ((model.inputs, config.input), (model.outputs, config.output)):
         for spec in specs:
             field.add(name=spec.name, data_type=f"TYPE_{spec.datatype}", dims=spec.dims)
-    config.instance_group.add(name=model.name, count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_MODEL)
+    config.instance_group.add(name=model.name, count=devices, kind=model_config_pb2.ModelInstanceGroup.KIND_MODEL)
     for key, value in model.parameters.items():
         config.parameters[key].string_value = value
     return config

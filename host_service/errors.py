@@ -1,4 +1,4 @@
-"""What a caller did wrong, with the gRPC status that says so."""
+"""Why a request gets no answer, with the gRPC status that says so."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ import grpc
 
 
 class RequestError(Exception):
-    """A request that cannot be answered; the service goes on. The text says what to send instead."""
+    """A request that cannot be answered; the service goes on. The text says what to do instead.
 
-    def __init__(self, text: str, code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT) -> None:
+    ``retry_ms``: after how many milliseconds it is worth trying again, where it is.
+    """
+
+    def __init__(
+        self, text: str, code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT, retry_ms: int | None = None
+    ) -> None:
         super().__init__(text)
         self.code = code
+        self.retry_ms = retry_ms

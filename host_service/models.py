@@ -1,31 +1,40 @@
 """The models that clients see: what each takes and gives, and how it computes an answer.
 
-``featurizer``: image -> features, on the NPU. ``tagger``: the same, and the classifier's probabilities, on the CPU. Both run the images
-of a batch one after another, so a batch gives bit for bit what single calls give.
+``featurizer``: image -> features, on the NPU. ``tagger``: the same, and the classifier's probabilities, on the CPU.
+``constituents_tagger``: the same from the jet's constituents, of which the service makes the image. All run the images of a batch one
+after another, so a batch gives bit for bit what single calls give.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from driver.runtime import Counters, Npu, Result
+from driver.runtime import Counters
 from host_service.errors import RequestError
+from host_service.quantise import to_grid
+from host_service.scheduler import Scheduler
 from hw.program import Program, ProgramError
 from quantize.classifier import Classifier
+from quantize.images import CHANNELS, jet_image
 
 MAX_BATCH = 64
 """Most images of one request. The NPU takes them one at a time, so larger batches would only delay other callers."""
+MAX_CONSTITUENTS = 200
+"""Of one jet, zero-padded ones included."""
 LABELS = ("QCD", "top")
 COUNTERS = tuple(field.name for field in fields(Counters) if field.name != "layers")
 """Columns of the output ``npu_counters``."""
+SMALL = 1 << 18
+"""Multiplications of a classifier that are sooner done than handed to a thread."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +44,24 @@ class TensorSpec:
     name: str
     datatype: str
     dims: tuple[int, ...]
+    """-1: any from 1 to ``most``."""
     also: tuple[str, ...] = ()
+    most: int = 0
+    labels: tuple[str, ...] = ()
+    """Of an output's values, for ``classification``."""
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether ``shape``, without the batch, is one of this tensor."""
+        return len(shape) == len(self.dims) and all(
+            1 <= n <= self.most if d == -1 else n == d for n, d in zip(shape, self.dims, strict=True)
+        )
 
 
 @dataclass(frozen=True)
 class Answer:
     """Outputs by name, each [batch, ...], and where the time went, in ns summed over the batch.
 
-    The times may overlap: the NPU computes one image while the next is packed.
+    The times may overlap: the NPU computes one image while the next is made ready.
     """
 
     outputs: dict[str, NDArray[Any]]
@@ -57,21 +76,31 @@ class Answer:
         return len(next(iter(self.outputs.values())))
 
 
-class Featurizer:
-    """image [H, W, C] -> features of the program that ``npu`` has loaded.
+@dataclass(frozen=True)
+class Sample:
+    """One image that was tagged, for people to look at."""
+
+    model: str
+    image: NDArray[np.uint8]
+    probabilities: tuple[float, ...]
+
+
+class Model:
+    """The featurizer ``program`` behind ``name``: input ``image`` [H, W, C], outputs ``features``, ``feature_sums``, ``npu_counters``.
 
     Raises ProgramError when the program does not end in a global sum, as a featurizer does.
     """
 
-    name = "featurizer"
-
-    def __init__(self, npu: Npu) -> None:
-        self._npu = npu
-        self.program = npu.program
-        image, output = self.program.image, self.program.output
+    def __init__(self, name: str, program: Program, scheduler: Scheduler, device: str) -> None:
+        self.name = name
+        self.program = program
+        self.max_batch = MAX_BATCH
+        self.on_sample: Callable[[Sample], None] | None = None
+        self._scheduler = scheduler
+        image, output = program.image, program.output
         if output.dtype != "int32":
             raise ProgramError(
-                f"program {self.program.name!r} ends in a tensor of {output.dtype}, not in global sums: no featurizer"
+                f"program {program.name!r} ends in a tensor of {output.dtype}, not in global sums: no featurizer"
             )
         self.inputs = (TensorSpec("image", "UINT8", (image.height, image.width, image.channels), also=("FP32",)),)
         self.outputs: tuple[TensorSpec, ...] = (
@@ -80,81 +109,81 @@ class Featurizer:
             TensorSpec("npu_counters", "UINT32", (len(COUNTERS),)),
         )
         self.parameters = {
-            "program": self.program.name,
-            "program_sha256": fingerprint(self.program),
-            "board": self.program.config.name,
-            "device": npu.device.kind,
-            "macs": str(self.program.macs),
-            "image_fp32": f"0..1, rounded half to even to multiples of 1/{2**self.program.image_fraction_bits} and clipped",
+            "program": program.name,
+            "program_sha256": fingerprint(program),
+            "board": program.config.name,
+            "device": device,
+            "macs": str(program.macs),
+            "image_fp32": f"0..1, rounded half to even to multiples of 1/{2**program.image_fraction_bits} and clipped",
             "npu_counters": ",".join(COUNTERS),
         }
 
-    async def infer(self, inputs: dict[str, NDArray[Any]]) -> Answer:
-        """Answer a batch. Raises RequestError for values that are no image, DeviceError when the NPU fails."""
+    async def infer(self, inputs: dict[str, NDArray[Any]], deadline: float = math.inf) -> Answer:
+        """Answer a batch, each input [batch, ...], until ``deadline`` by the event loop's clock.
+
+        Raises RequestError for values that are no image and for what the scheduler refuses, DeviceError when the NPUs fail.
+        """
+        start = time.perf_counter_ns()
+        (values,) = inputs.values()
+        made = _Timed(map(self._image, values))
+        results = await self._scheduler.run(self.program, made, len(values), deadline)
         begin = time.perf_counter_ns()
-        futures = await asyncio.to_thread(self._submit, inputs["image"])
-        submitted = time.perf_counter_ns()
-        try:
-            results = await asyncio.gather(*map(asyncio.wrap_future, futures))
-        finally:
-            for future in futures:
-                future.cancel()  # what an error or a caller who has left makes useless; nothing otherwise
-        computed = time.perf_counter_ns()
+        infer_ns = round(1e9 * sum(r.seconds for r in results))
         outputs = {
             "features": np.stack([r.features for r in results]),
             "feature_sums": np.stack([r.result for r in results]),
             "npu_counters": np.array([[getattr(r.counters, c) for c in COUNTERS] for r in results], np.uint32),
         }
-        infer_ns = round(1e9 * sum(r.seconds for r in results))
         return Answer(
             outputs,
-            queue_ns=max(0, computed - submitted - infer_ns),
-            input_ns=submitted - begin,
+            queue_ns=max(0, begin - start - made.ns - infer_ns),
+            input_ns=made.ns,
             infer_ns=infer_ns,
-            output_ns=time.perf_counter_ns() - computed,
+            output_ns=time.perf_counter_ns() - begin,
         )
 
-    def _submit(self, images: NDArray[Any]) -> list[Future[Result]]:
-        """Quantise, check, pack and queue every image; outside the event loop, and outside the device's thread."""
-        if images.dtype == np.float32:
-            images = to_grid(images, self.program.image_fraction_bits)
-        return [self._npu.run_async(image) for image in images]
+    def _image(self, value: NDArray[Any]) -> NDArray[np.uint8]:
+        """The NPU's image of one input."""
+        return value if value.dtype == np.uint8 else to_grid(value, self.program.image_fraction_bits)
 
 
-class Tagger:
-    """image [H, W, C] -> [P(QCD), P(top)], from ``featurizer`` and a classifier on the CPU.
+class Tagger(Model):
+    """image [H, W, C] -> ``probabilities`` [P(QCD), P(top)], from a featurizer and a classifier on the CPU.
 
     Raises ValueError when the classifier's arrays do not fit together, or are for another number of features.
     """
 
-    name = "tagger"
-
-    def __init__(self, featurizer: Featurizer, classifier: Classifier) -> None:
-        features, hidden = featurizer.program.output.channels, len(classifier.b1)
+    def __init__(self, name: str, program: Program, scheduler: Scheduler, device: str, classifier: Classifier) -> None:
+        super().__init__(name, program, scheduler, device)
+        features, hidden = program.output.channels, len(classifier.b1)
         expected = [(features, hidden), (hidden,), (hidden, len(LABELS)), (len(LABELS),)]
         found = [a.shape for a in (classifier.w1, classifier.b1, classifier.w2, classifier.b2)]
         if found != expected:
             raise ValueError(
-                f"the classifier's arrays are {found}; program {featurizer.program.name!r}, which gives {features} features, "
+                f"the classifier's arrays are {found}; program {program.name!r}, which gives {features} features, "
                 f"needs {expected}: use the classifier that was trained with this network"
             )
-        self._featurizer = featurizer
         self._classifier = classifier
-        self.inputs = featurizer.inputs
-        self.outputs = (TensorSpec("probabilities", "FP32", (len(LABELS),)), *featurizer.outputs)
-        self.parameters = {**featurizer.parameters, "labels": ",".join(LABELS)}
+        self.outputs = (TensorSpec("probabilities", "FP32", (len(LABELS),), labels=LABELS), *self.outputs)
+        self.parameters["labels"] = ",".join(LABELS)
 
-    async def infer(self, inputs: dict[str, NDArray[Any]]) -> Answer:
-        """Answer a batch; see Featurizer.infer()."""
-        found = await self._featurizer.infer(inputs)
+    async def infer(self, inputs: dict[str, NDArray[Any]], deadline: float = math.inf) -> Answer:
+        """Answer a batch; see Model.infer()."""
+        found = await super().infer(inputs, deadline)
         begin = time.perf_counter_ns()
-        probabilities = await asyncio.to_thread(self._classify, found.outputs["features"])
-        elapsed = time.perf_counter_ns() - begin
+        features = found.outputs["features"]
+        if features.shape[0] * self._classifier.w1.size <= SMALL:
+            probabilities = self._classify(features)
+        else:
+            probabilities = await asyncio.to_thread(self._classify, features)
+        if self.on_sample is not None:
+            (values,) = inputs.values()
+            self.on_sample(Sample(self.name, self._image(values[-1]), tuple(map(float, probabilities[-1]))))
         return Answer(
             {"probabilities": probabilities, **found.outputs},
             found.queue_ns,
             found.input_ns,
-            found.infer_ns + elapsed,
+            found.infer_ns + time.perf_counter_ns() - begin,
             found.output_ns,
         )
 
@@ -163,20 +192,48 @@ class Tagger:
         return np.concatenate([self._classifier.probabilities(row[None]) for row in features])
 
 
-Model = Featurizer | Tagger
+class ConstituentsTagger(Tagger):
+    """constituents [<= 200, 4] (E, px, py, pz in GeV, zero-padded) -> as Tagger, of the image that quantize.images makes of them.
 
-
-def to_grid(images: NDArray[np.float32], fraction_bits: int) -> NDArray[np.uint8]:
-    """Real values as uint8 in steps of ``2**-fraction_bits``: rounded half to even, then clipped to 0..255.
-
-    Raises RequestError for a NaN or an infinity.
+    Raises ValueError also when the program's image is not square with three channels.
     """
-    if not np.isfinite(images).all():
-        raise RequestError("the image holds a NaN or an infinity: every value must be a number, 0 to 1")
-    steps = np.rint(np.ldexp(images, fraction_bits))
-    return np.clip(steps, 0, 255).astype(np.uint8)
+
+    def __init__(self, name: str, program: Program, scheduler: Scheduler, device: str, classifier: Classifier) -> None:
+        super().__init__(name, program, scheduler, device, classifier)
+        if not makes_jet_images(program):
+            raise ValueError(f"program {program.name!r} takes no jet images (square, {CHANNELS} channels)")
+        self.inputs = (TensorSpec("constituents", "FP32", (-1, 4), also=("FP64",), most=MAX_CONSTITUENTS),)
+        self.parameters["constituents"] = "E, px, py, pz in GeV, zero-padded"
+        del self.parameters["image_fp32"]
+
+    def _image(self, value: NDArray[Any]) -> NDArray[np.uint8]:
+        try:
+            return jet_image(value, self.program.image.height)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+
+
+def makes_jet_images(program: Program) -> bool:
+    """Whether the program's image is one that quantize.images makes."""
+    image = program.image
+    return image.height == image.width and image.channels == CHANNELS
 
 
 def fingerprint(program: Program) -> str:
     """SHA-256 of the program file: equal fingerprints, equal answers."""
     return hashlib.sha256(program.to_bytes()).hexdigest()
+
+
+class _Timed(Iterator[NDArray[np.uint8]]):
+    """``images``, and how long it took to make them."""
+
+    def __init__(self, images: Iterator[NDArray[np.uint8]]) -> None:
+        self._images = images
+        self.ns = 0
+
+    def __next__(self) -> NDArray[np.uint8]:
+        begin = time.perf_counter_ns()
+        try:
+            return next(self._images)
+        finally:
+            self.ns += time.perf_counter_ns() - begin

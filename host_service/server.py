@@ -1,72 +1,190 @@
-"""Start and stop: a device, its program and models behind a gRPC port."""
+"""Start and stop: devices, models and ports of one service."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import signal
+from collections.abc import Sequence
+from pathlib import Path
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
-from driver.runtime import Npu
-from host_service.models import Featurizer, Model, Tagger
-from host_service.servicer import Servicer, rpc_handlers
-from quantize.classifier import Classifier
+from driver.runtime import TIMEOUT, Npu
+from host_service import tensorflow_serving
+from host_service.access import Access
+from host_service.configuration import Configuration, Limits, Server, Tls
+from host_service.device_process import DeviceProcess
+from host_service.models import Model
+from host_service.registry import Registry
+from host_service.runners import LocalNpu, Runner
+from host_service.scheduler import Scheduler
+from host_service.servicer import SERVICE, Servicer, rpc_handlers
+from host_service.statistics import Recorder
+from host_service.web import Web
+from hw.program import Program, ProgramError
+from quantize.classifier import Classifier, load_classifier
 
 LOG = logging.getLogger(__name__)
-MAX_MESSAGE = 2**31 - 1
-"""Clients allow messages of INT32_MAX bytes, so the service does too."""
 GRACE = 60.0
 """Seconds that running requests get to finish when the service stops."""
 
 
 class Service:
-    """Serves ``featurizer``, and ``tagger`` where there is a classifier. Owns ``npu``, which has its program loaded, and closes it."""
+    """Serves networks on ``runners``. Add models, then start()."""
 
-    def __init__(self, npu: Npu, classifier: Classifier | None = None) -> None:
-        self._npu = npu
-        featurizer = Featurizer(npu)
-        self.models: list[Model] = [featurizer]
-        if classifier is not None:
-            self.models.append(Tagger(featurizer, classifier))
+    def __init__(
+        self,
+        runners: Sequence[Runner],
+        *,
+        timeout: float = TIMEOUT,
+        limits: Limits = Limits(),  # noqa: B008  frozen
+        tls: Tls = Tls(),  # noqa: B008
+        access: Access | None = None,
+        repository: Path | None = None,
+    ) -> None:
+        self.scheduler = Scheduler(runners, limit=limits.queue, timeout=timeout)
+        self.recorder = Recorder()
+        self.registry = Registry(self.scheduler, ", ".join(sorted({r.kind for r in runners})), repository)
+        self.http_port = -1
+        self._servicer = Servicer(self.registry, self.scheduler, self.recorder, access or Access())
+        self._limits = limits
+        self._tls = tls
+        self._access = access or Access()
+        self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
+        self._web: Web | None = None
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
-        """Open the port (0: any free one) and return its number. Raises OSError when it is taken."""
+    @classmethod
+    def local(cls, npu: Npu, classifier: Classifier | None = None, **options: object) -> Service:
+        """The models of the program that ``npu`` has loaded, on it alone, in this process; close it after stop()."""
+        service = cls([LocalNpu(npu)], **options)  # type: ignore[arg-type]
+        service.registry.add_network(npu.program, classifier)
+        return service
+
+    @classmethod
+    async def of(cls, configuration: Configuration) -> Service:
+        """What a configuration file asks for. Raises ProgramError, ValueError, DeviceError or OSError."""
+        c = configuration
+        program = Program.load(c.models.program) if c.models.program else _any_program(c.models.repository)
+        runners = [DeviceProcess(d.name, program.config, d.timeout) for d in c.devices for _ in range(d.count)]
+        service = cls(
+            runners,
+            timeout=max(d.timeout for d in c.devices),
+            limits=c.limits,
+            tls=c.tls,
+            access=Access(c.tokens),
+            repository=c.models.repository,
+        )
+        if c.models.program:
+            classifier = load_classifier(c.models.classifier) if c.models.classifier else None
+            service.registry.add_network(program, classifier)
+        else:
+            for text in await service.registry.load_all():
+                LOG.error("not loaded: %s", text)
+        return service
+
+    @property
+    def models(self) -> list[Model]:
+        """The newest version of every loaded model."""
+        return [entry.versions[entry.newest] for entry in self.registry.entries.values() if entry.versions]
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0, http_port: int = -1) -> int:
+        """Open devices and ports (0: any free one; -1: no page) and return the gRPC one.
+
+        Raises OSError when a port is taken, DeviceError when a device does not open.
+        """
+        program = self.registry.first_program()
+        if program is None:
+            raise ProgramError("there is no model to serve: put one into the repository")
+        try:
+            await self.scheduler.start(program)
+            self._server = self._grpc_server()
+            port = self._open_port(self._server, host, port)
+            if http_port >= 0:
+                self._web = Web(self.registry, self.scheduler, self.recorder)
+                self.http_port = self._web.start(host, http_port)
+            await self._server.start()
+        except BaseException:
+            self._server = None
+            await self.stop()
+            raise
+        for name in ("", SERVICE.full_name):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return port
+
+    def _grpc_server(self) -> grpc.aio.Server:
         options = [
-            ("grpc.max_receive_message_length", MAX_MESSAGE),
-            ("grpc.max_send_message_length", MAX_MESSAGE),
+            ("grpc.max_receive_message_length", self._limits.message_bytes),
+            ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # a second service on the same port is an error, not a lottery
         ]
         server = grpc.aio.server(options=options)
-        server.add_generic_rpc_handlers((rpc_handlers(Servicer(self.models)),))
+        server.add_generic_rpc_handlers(
+            (
+                rpc_handlers(self._servicer),
+                tensorflow_serving.rpc_handlers(self.registry, self.recorder, self._access),
+            )
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = [SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, server)
+        return server
+
+    def _open_port(self, server: grpc.aio.Server, host: str, port: int) -> int:
+        address = f"{host}:{port}"
         try:
-            port = server.add_insecure_port(f"{host}:{port}")
+            if self._tls.certificate is None or self._tls.key is None:
+                return int(server.add_insecure_port(address))
+            pair = (self._tls.key.read_bytes(), self._tls.certificate.read_bytes())
+            ca = self._tls.client_ca.read_bytes() if self._tls.client_ca else None
+            credentials = grpc.ssl_server_credentials([pair], ca, require_client_auth=ca is not None)
+            return int(server.add_secure_port(address, credentials))
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {host}:{port} ({error}): is another service running there?") from error
-        await server.start()
-        self._server = server
-        return port
+            raise OSError(
+                f"cannot listen on {address} ({error}): is another service running there, are the TLS files right?"
+            ) from error
 
     async def stop(self, grace: float = GRACE) -> None:
-        """Take no new requests, finish those that run (for at most ``grace`` seconds), then close the device."""
+        """Take no new requests, finish those that run (for at most ``grace`` seconds), then close the devices."""
+        self._servicer.stopping = True
         if self._server is not None:
+            await self._health.enter_graceful_shutdown()
             await self._server.stop(grace)
             self._server = None
-        await asyncio.to_thread(self._npu.close)
+        if self._web is not None:
+            await asyncio.to_thread(self._web.stop)
+            self._web = None
+        await self.scheduler.close()
 
 
-async def serve_until_stopped(service: Service, host: str, port: int) -> None:
+def _any_program(repository: Path | None) -> Program:
+    """A program of the repository, for the array that it was compiled for. Raises ProgramError when there is none."""
+    for path in sorted(repository.glob("*/*/program.npu")) if repository else ():
+        try:
+            return Program.load(path)
+        except ProgramError as error:
+            LOG.error("%s", error)
+    raise ProgramError(f"there is no program in the model repository {repository}: put one at <model>/1/program.npu")
+
+
+async def serve_until_stopped(configuration: Configuration) -> None:
     """Serve until SIGTERM or ctrl-C, then finish what runs."""
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    server: Server = configuration.server
+    service = await Service.of(configuration)
     try:
-        port = await service.start(host, port)
+        port = await service.start(server.host, server.port, server.http_port)
         names = ", ".join(model.name for model in service.models)
-        print(f"serving {names} on {host}:{port}", flush=True)
+        print(f"serving {names} on {server.host}:{port}", flush=True)
+        if service.http_port >= 0:
+            print(f"page and metrics on http://{server.host}:{service.http_port}", flush=True)
         await stopped.wait()
         print("stopping: finishing the requests that run", flush=True)
     finally:
-        await service.stop()
+        await service.stop(server.grace)
     print("stopped", flush=True)

@@ -5,9 +5,10 @@ An RPC without a method here is answered with UNIMPLEMENTED by gRPC itself.
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -15,87 +16,213 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from tritonclient.grpc import service_pb2 as pb
 
-from driver.device import DeviceError, DeviceTimeoutError
 from host_service import converters
+from host_service.access import Access
+from host_service.caller import Caller, answered, status_of
 from host_service.errors import RequestError
-from host_service.models import Model
-from host_service.statistics import Statistics
+from host_service.registry import Registry
+from host_service.scheduler import Scheduler
+from host_service.shared_memory import SharedMemory
+from host_service.statistics import Recorder
+from host_service.wire import parse_infer_request
 
-LOG = logging.getLogger(__name__)
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-EXTENSIONS = ("model_configuration", "statistics")
+EXTENSIONS = ("model_configuration", "model_repository", "statistics", "classification", "system_shared_memory")
+STREAM_AHEAD = 16
+"""Requests of one stream that are under way at a time; the stream is read no further before one is answered."""
+FINAL = "triton_enable_empty_final_response"
 
 
 class Servicer:
-    """Answers for ``models``."""
+    """Answers for the models of ``registry``."""
 
-    def __init__(self, models: Iterable[Model]) -> None:
-        self._models = {model.name: model for model in models}
-        self._statistics = {name: Statistics() for name in self._models}
+    def __init__(self, registry: Registry, scheduler: Scheduler, recorder: Recorder, access: Access) -> None:
+        self._registry = registry
+        self._scheduler = scheduler
+        self._recorder = recorder
+        self._access = access
+        self._memory = SharedMemory()
+        self.stopping = False
 
-    def _find(self, name: str, version: str) -> Model:
-        if name not in self._models:
-            raise RequestError(f"there is no model {name!r}; there are {list(self._models)}", grpc.StatusCode.NOT_FOUND)
-        if version not in ("", converters.VERSION):
-            text = f"model {name!r} has no version {version!r}, only {converters.VERSION!r}"
-            raise RequestError(text, grpc.StatusCode.NOT_FOUND)
-        return self._models[name]
+    # The server ------------------------------------------------------------------------------------------------------
 
-    async def ServerLive(self, request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:  # noqa: N802
+    async def ServerLive(self, request: pb.ServerLiveRequest, caller: Caller) -> pb.ServerLiveResponse:  # noqa: N802
         """The process answers."""
         return pb.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, request: pb.ServerReadyRequest) -> pb.ServerReadyResponse:  # noqa: N802
-        """Programs are loaded before the port opens, so who gets an answer gets yes."""
-        return pb.ServerReadyResponse(ready=True)
+    async def ServerReady(self, request: pb.ServerReadyRequest, caller: Caller) -> pb.ServerReadyResponse:  # noqa: N802
+        """Whether requests can be answered: a device works, and the service is not about to stop."""
+        return pb.ServerReadyResponse(ready=self._scheduler.works and not self.stopping)
 
-    async def ServerMetadata(self, request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:  # noqa: N802
+    async def ServerMetadata(self, request: pb.ServerMetadataRequest, caller: Caller) -> pb.ServerMetadataResponse:  # noqa: N802
         """Who answers."""
         return pb.ServerMetadataResponse(name="quarkwave", version=version("quarkwave"), extensions=EXTENSIONS)
 
-    async def ModelReady(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:  # noqa: N802
+    # Models ----------------------------------------------------------------------------------------------------------
+
+    async def ModelReady(self, request: pb.ModelReadyRequest, caller: Caller) -> pb.ModelReadyResponse:  # noqa: N802
         """Whether the model can be called."""
         try:
-            self._find(request.name, request.version)
+            self._registry.find(request.name, request.version)
         except RequestError:
             return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=True)
+        return pb.ModelReadyResponse(ready=self._scheduler.works)
 
-    async def ModelMetadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:  # noqa: N802
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, caller: Caller) -> pb.ModelMetadataResponse:  # noqa: N802
         """Inputs and outputs."""
-        return converters.model_metadata(self._find(request.name, request.version))
+        self._access.check_model(caller.authorization, request.name)
+        model, found = self._registry.find(request.name, request.version)
+        return converters.model_metadata(model, [found] if request.version else self._registry.versions(request.name))
 
-    async def ModelConfig(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:  # noqa: N802
+    async def ModelConfig(self, request: pb.ModelConfigRequest, caller: Caller) -> pb.ModelConfigResponse:  # noqa: N802
         """Inputs, outputs, largest batch, and the program that runs."""
-        return pb.ModelConfigResponse(config=converters.model_config(self._find(request.name, request.version)))
+        self._access.check_model(caller.authorization, request.name)
+        model, _ = self._registry.find(request.name, request.version)
+        given = self._registry.entries[request.name].config
+        return pb.ModelConfigResponse(config=converters.model_config(model, given, len(self._scheduler.lanes)))
 
-    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:  # noqa: N802
-        """Every model, all of them ready."""
-        response = pb.RepositoryIndexResponse()
-        for name in self._models:
-            response.models.add(name=name, version=converters.VERSION, state="READY")
-        return response
-
-    async def ModelStatistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:  # noqa: N802
+    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, caller: Caller) -> pb.ModelStatisticsResponse:  # noqa: N802
         """Counts and times of one model, or of all when none is named."""
-        names = [self._find(request.name, request.version).name] if request.name else list(self._models)
-        stats = [self._statistics[name].message(name, converters.VERSION) for name in names]
+        if request.name:
+            found = [(request.name, self._registry.find(request.name, request.version)[1])]
+        else:
+            found = [(name, v) for name, entry in self._registry.entries.items() for v in entry.versions]
+        stats = [self._recorder.of(name, v).message(name, v) for name, v in found]
         return pb.ModelStatisticsResponse(model_stats=stats)
 
-    async def ModelInfer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:  # noqa: N802
-        """Compute a batch."""
-        model, begin = self._find(request.model_name, request.model_version), time.perf_counter_ns()
-        statistics = self._statistics[model.name]
-        try:
-            inputs = converters.read_inputs(request, model.inputs)
-            wanted = converters.wanted_outputs(request, model.outputs)
-            answer = await model.infer(inputs)
-            response = converters.infer_response(request, wanted, answer.outputs)
-        except BaseException:
-            statistics.failed(time.perf_counter_ns() - begin)
-            raise
-        statistics.succeeded(time.perf_counter_ns() - begin, answer)
+    async def ModelInfer(  # noqa: N802
+        self, request: pb.ModelInferRequest, caller: Caller, raw: Any = ()
+    ) -> pb.ModelInferResponse:
+        """Compute a batch; ``raw``: the request's raw_input_contents."""
+        begin = time.perf_counter_ns()
+        self._access.check_model(caller.authorization, request.model_name)
+        model, found = self._registry.find(request.model_name, request.model_version)
+        statistics = self._recorder.of(model.name, found)
+        with statistics.pending():
+            try:
+                inputs = converters.read_inputs(request, raw, model, self._memory)
+                wanted = converters.wanted_outputs(request, model.outputs)
+                answer = await model.infer(inputs, caller.until(_timeout_us(request)))
+                response = converters.infer_response(request, found, wanted, answer.outputs, self._memory)
+            except BaseException:
+                statistics.failed(time.perf_counter_ns() - begin)
+                raise
+            statistics.succeeded(time.perf_counter_ns() - begin, answer)
+            return response
+
+    # The repository --------------------------------------------------------------------------------------------------
+
+    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, caller: Caller) -> pb.RepositoryIndexResponse:  # noqa: N802
+        """Every model and version, and whether it is loaded."""
+        response = pb.RepositoryIndexResponse()
+        for name in dict.fromkeys([*self._registry.entries, *self._registry.names_in_repository()]):
+            entry = self._registry.entries.get(name)
+            for found in entry.versions if entry else ():
+                response.models.add(name=name, version=found, state="READY")
+            if not request.ready and entry is None:
+                response.models.add(name=name)
+            elif not request.ready and entry is not None and not entry.versions:
+                response.models.add(name=name, state="UNAVAILABLE", reason=entry.reason)
         return response
+
+    async def RepositoryModelLoad(  # noqa: N802
+        self, request: pb.RepositoryModelLoadRequest, caller: Caller
+    ) -> pb.RepositoryModelLoadResponse:
+        """Load a model from the repository, or load it again."""
+        self._access.check_admin(caller.authorization)
+        if request.parameters:
+            raise RequestError("models are loaded from the repository as they are there: no parameters are taken")
+        await self._registry.load(request.model_name)
+        return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(  # noqa: N802
+        self, request: pb.RepositoryModelUnloadRequest, caller: Caller
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Take a model out; what is under way is answered."""
+        self._access.check_admin(caller.authorization)
+        self._registry.unload(request.model_name)
+        return pb.RepositoryModelUnloadResponse()
+
+    # Shared memory ---------------------------------------------------------------------------------------------------
+
+    async def SystemSharedMemoryStatus(  # noqa: N802
+        self, request: pb.SystemSharedMemoryStatusRequest, caller: Caller
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        """The regions that are registered, or one of them."""
+        response = pb.SystemSharedMemoryStatusResponse()
+        for region in [self._memory.find(request.name)] if request.name else self._memory.regions.values():
+            status = response.regions[region.name]
+            status.name, status.key = region.name, region.key
+            status.offset, status.byte_size = region.offset, region.byte_size
+        return response
+
+    async def SystemSharedMemoryRegister(  # noqa: N802
+        self, request: pb.SystemSharedMemoryRegisterRequest, caller: Caller
+    ) -> pb.SystemSharedMemoryRegisterResponse:
+        """Open a region of /dev/shm."""
+        self._access.check_admin(caller.authorization)
+        self._memory.register(request.name, request.key, request.offset, request.byte_size)
+        return pb.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(  # noqa: N802
+        self, request: pb.SystemSharedMemoryUnregisterRequest, caller: Caller
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        """Forget a region, or all."""
+        self._access.check_admin(caller.authorization)
+        self._memory.unregister(request.name)
+        return pb.SystemSharedMemoryUnregisterResponse()
+
+    # Streams ---------------------------------------------------------------------------------------------------------
+
+    async def infer_stream(
+        self, requests: AsyncIterator[bytes], caller: Caller
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """ModelStreamInfer: the answers in the order of the requests, several of which are under way at a time."""
+        under_way: deque[asyncio.Task[pb.ModelStreamInferResponse]] = deque()
+        reader = aiter(requests)
+        incoming: asyncio.Task[bytes | None] | None = None
+        ended = False
+        try:
+            while not ended or under_way:
+                if not ended and incoming is None and len(under_way) < STREAM_AHEAD:
+                    incoming = asyncio.ensure_future(_next(reader))
+                waiting: list[asyncio.Task[Any]] = [*under_way][:1] + ([incoming] if incoming else [])
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if incoming is not None and incoming.done():
+                    data, incoming = incoming.result(), None
+                    if data is None:
+                        ended = True
+                    else:
+                        under_way.append(asyncio.ensure_future(self._streamed(data, caller)))
+                while under_way and under_way[0].done():
+                    yield under_way.popleft().result()
+        finally:
+            for task in (incoming, *under_way):
+                if task is not None:
+                    task.cancel()
+
+    async def _streamed(self, data: bytes, caller: Caller) -> pb.ModelStreamInferResponse:
+        """One answer of a stream; a failure is one of its answers, and the stream goes on."""
+        request = pb.ModelInferRequest()
+        try:
+            request, raw = parse_infer_request(data)
+            response = pb.ModelStreamInferResponse(infer_response=await self.ModelInfer(request, caller, raw))
+        except Exception as error:
+            response = pb.ModelStreamInferResponse(error_message=status_of(error)[1])
+            response.infer_response.id = request.id
+        if FINAL in request.parameters and request.parameters[FINAL].bool_param:
+            response.infer_response.parameters["triton_final_response"].bool_param = True
+        return response
+
+
+async def _next(reader: AsyncIterator[bytes]) -> bytes | None:
+    async for data in reader:
+        return data
+    return None
+
+
+def _timeout_us(request: pb.ModelInferRequest) -> int:
+    return int(request.parameters["timeout"].int64_param) if "timeout" in request.parameters else 0
 
 
 def rpc_handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
@@ -108,32 +235,44 @@ def rpc_handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
         for method in SERVICE.methods
         if hasattr(servicer, method.name)
     }
+
+    async def infer(data: bytes, context: grpc.aio.ServicerContext) -> Message:
+        async def work() -> Message:
+            request, raw = parsed(parse_infer_request, data, "inference.ModelInferRequest")
+            return await servicer.ModelInfer(request, Caller.of(context), raw)
+
+        return await answered(work(), context)
+
+    async def infer_stream(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[Message]:
+        async for response in servicer.infer_stream(requests, Caller.of(context)):
+            yield response
+
+    handlers["ModelInfer"] = grpc.unary_unary_rpc_method_handler(
+        infer, response_serializer=pb.ModelInferResponse.SerializeToString
+    )
+    handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+        infer_stream, response_serializer=pb.ModelStreamInferResponse.SerializeToString
+    )
     return grpc.method_handlers_generic_handler(SERVICE.full_name, handlers)
 
 
 def _answering(
-    method: Callable[[Any], Awaitable[Message]], kind: type[Message]
+    method: Callable[[Any, Caller], Awaitable[Message]], kind: type[Message]
 ) -> Callable[[bytes, grpc.aio.ServicerContext], Awaitable[Message]]:
     """``method`` on requests of ``kind`` as bytes, with every failure turned into a status and a text."""
 
     async def answer(data: bytes, context: grpc.aio.ServicerContext) -> Message:
-        try:
-            return await method(kind.FromString(data))
-        except DecodeError as error:
-            text = f"the bytes are no {kind.DESCRIPTOR.full_name} ({error})"
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
-        except RequestError as error:
-            await context.abort(error.code, str(error))
-        except DeviceTimeoutError as error:
-            LOG.error("%s", error)
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
-        except DeviceError as error:
-            LOG.error("%s", error)
-            await context.abort(grpc.StatusCode.INTERNAL, str(error))
-        except Exception as error:
-            LOG.exception("a request failed unexpectedly")
-            text = f"internal error ({type(error).__name__}); see the service's log"
-            await context.abort(grpc.StatusCode.INTERNAL, text)
-        raise AssertionError("context.abort() raises")
+        async def work() -> Message:
+            return await method(parsed(kind.FromString, data, kind.DESCRIPTOR.full_name), Caller.of(context))
+
+        return await answered(work(), context)
 
     return answer
+
+
+def parsed(parser: Callable[[bytes], Any], data: bytes, name: str) -> Any:
+    """``parser(data)``. Raises RequestError when the bytes are no such message."""
+    try:
+        return parser(data)
+    except DecodeError as error:
+        raise RequestError(f"the bytes are no {name} ({error})") from None

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tritonclient.grpc import service_pb2 as pb
 
-from host_service.models import Answer
+from host_service.models import Answer, Sample
+
+BUCKETS_MS = (1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 50.0, 75.0, 100.0, 200.0, 500.0, 1000.0, 5000.0)
+"""Upper ends of the latency histogram's classes; slower ones are in a class of their own."""
+SAMPLES = 12
+"""Tagged images that are kept for people."""
 
 
 @dataclass
@@ -38,8 +47,21 @@ class Statistics:
     compute_infer: Duration = field(default_factory=Duration)
     compute_output: Duration = field(default_factory=Duration)
     images: int = 0
+    now: int = 0
+    """Requests that are under way."""
+    latencies: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_MS) + 1))
+    """Answered requests by BUCKETS_MS."""
     last_ms: int = 0
     """When the last request came, in ms since 1970."""
+
+    @contextmanager
+    def pending(self) -> Iterator[None]:
+        """Around a request."""
+        self.now += 1
+        try:
+            yield
+        finally:
+            self.now -= 1
 
     def succeeded(self, ns: int, answer: Answer) -> None:
         """A request was answered after ``ns``."""
@@ -49,6 +71,7 @@ class Statistics:
         self.compute_infer.add(answer.infer_ns)
         self.compute_output.add(answer.output_ns)
         self.images += answer.images
+        self.latencies[bisect_left(BUCKETS_MS, ns / 1e6)] += 1
         self.last_ms = time.time_ns() // 1_000_000
 
     def failed(self, ns: int) -> None:
@@ -81,3 +104,16 @@ class Statistics:
                 compute_output=pb.StatisticDuration(count=self.images, ns=self.compute_output.ns),
             )
         return message
+
+
+class Recorder:
+    """The statistics of every model and version, and the last images that were tagged."""
+
+    def __init__(self) -> None:
+        self.statistics: dict[tuple[str, str], Statistics] = {}
+        self.samples: deque[Sample] = deque(maxlen=SAMPLES)
+        self.started = time.time()
+
+    def of(self, name: str, version: str) -> Statistics:
+        """Of one model and version; they stay when the model is unloaded."""
+        return self.statistics.setdefault((name, version), Statistics())

@@ -4,41 +4,79 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from driver.device import Device
 from driver.golden import GoldenDevice
 from driver.runtime import Npu
+from host_service.configuration import Configuration, configuration_of
 from host_service.server import Service
 from hw.program import Program
 from quantize.classifier import Classifier
+
+
+@dataclass
+class Running:
+    """A service that runs: its "host:port", itself, and how to run something in its event loop."""
+
+    address: str
+    service: Service
+    call: Callable[[Any], Any]
+
+    @property
+    def http(self) -> str:
+        """URL of the page and the metrics."""
+        return f"http://127.0.0.1:{self.service.http_port}"
+
+
+@contextmanager
+def serving(make: Callable[[], Any], http: bool = False) -> Iterator[Running]:
+    """Run the service that the coroutine function ``make`` makes."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def call(coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(120)
+
+    try:
+        service = call(make())
+        try:
+            yield Running(f"127.0.0.1:{call(service.start(http_port=0 if http else -1))}", service, call)
+        finally:
+            call(service.stop(grace=10))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 @contextmanager
 def running_service(
     program: Program, classifier: Classifier | None = None, device: Device | None = None, timeout: float = 60.0
 ) -> Iterator[str]:
-    """Serve ``program`` on ``device`` (default: the golden model); yields "host:port"."""
+    """Serve ``program`` on ``device`` (default: the golden model) in this process; yields "host:port"."""
     npu = Npu(device or GoldenDevice(program.config), timeout=timeout)
     npu.load(program)
-    service = Service(npu, classifier)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
 
-    def call(coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(60)
+    async def make() -> Service:
+        return Service.local(npu, classifier)
 
-    try:
-        yield f"127.0.0.1:{call(service.start())}"
-    finally:
-        call(service.stop(grace=10))
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    with serving(make) as running:
+        yield running.address
+
+
+@contextmanager
+def running_configuration(folder, http: bool = False, **values: Any) -> Iterator[Running]:
+    """Serve what a configuration file with these tables would ask for, its devices in processes of their own."""
+    configuration: Configuration = configuration_of(values, folder)
+    with serving(lambda: Service.of(configuration), http) as running:
+        yield running
 
 
 def random_classifier(seed: int, features: int, hidden: int = 16) -> Classifier:

@@ -70,6 +70,7 @@ def test_repository_index_names_the_models(client: InferenceServerClient):
     assert [(m.name, m.version, m.state) for m in index.models] == [
         ("featurizer", "1", "READY"),
         ("tagger", "1", "READY"),
+        ("constituents_tagger", "1", "READY"),
     ]
 
 
@@ -98,7 +99,7 @@ def test_without_a_classifier_there_is_no_tagger():
         assert [m.name for m in client.get_model_repository_index().models] == ["featurizer"]
 
 
-@pytest.mark.parametrize("call", ["SystemSharedMemoryStatus", "RepositoryModelLoad", "TraceSetting"])
+@pytest.mark.parametrize("call", ["CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "TraceSetting", "LogSettings"])
 def test_what_is_not_offered_is_unimplemented(address: str, call: str):
     with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
         getattr(rpc.GRPCInferenceServiceStub(channel), call)(getattr(pb, f"{call}Request")())
@@ -231,7 +232,7 @@ def test_statistics_count_what_happened():
             infer(client, "featurizer", IMAGES[:, :5])
         statistics = client.get_inference_statistics("featurizer").model_stats
         everything = client.get_inference_statistics().model_stats
-    assert [s.name for s in everything] == ["featurizer", "tagger"]
+    assert [s.name for s in everything] == ["featurizer", "tagger", "constituents_tagger"]
     (one,) = statistics
     s = one.inference_stats
     assert (s.success.count, s.fail.count, one.inference_count, one.execution_count) == (3, 1, 6, 6)

@@ -1,0 +1,230 @@
+"""One device of the scheduler: what it is computing, how it is, and how it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driver.device import DeviceError, DeviceTimeoutError
+from driver.runtime import Counters, Result
+from host_service.runners import Runner
+from hw.program import Program
+
+LOG = logging.getLogger(__name__)
+AHEAD = 4
+"""Images handed to a device: two that it has itself (one computes, one waits), two whose layout is made meanwhile."""
+GRACE = 5.0
+"""Seconds beyond an image's time limit, in which the device's own report of it is awaited."""
+BACK_OFF = (0.05, 0.2, 1.0, 5.0, 30.0)
+"""Seconds before the first, second, ... attempt to bring a device back; the last again and again."""
+
+State = Literal["starting", "ready", "loading", "lost", "closed"]
+
+
+@dataclass(eq=False)
+class Job:
+    """One image on its way."""
+
+    program: Program
+    image: NDArray[np.uint8]
+    deadline: float
+    answer: asyncio.Future[Result]
+    queued: bool = False
+    attempts: int = 0
+    lane: Lane | None = None
+    """Whose device has it."""
+
+    def fail(self, error: Exception) -> None:
+        """Answer with ``error``, unless there is an answer."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class Dispatcher(Protocol):
+    """To whom a lane reports."""
+
+    def computed(self, job: Job, result: Result) -> None:
+        """The device has finished ``job``."""
+
+    def lost(self, jobs: Sequence[Job], culprit: Job | None, error: DeviceError) -> None:
+        """The device failed, on ``culprit`` if that is known, with ``jobs`` handed to it."""
+
+    def out_of_order(self, error: DeviceError) -> None:
+        """An attempt to bring the device back failed."""
+
+    def pump(self) -> None:
+        """There may be room for a job."""
+
+
+class Lane:
+    """The device behind ``runner``; reports to ``dispatcher``. ``timeout``: seconds for an image."""
+
+    def __init__(self, number: int, runner: Runner, dispatcher: Dispatcher, timeout: float) -> None:
+        self.number = number
+        self.runner = runner
+        self.state: State = "starting"
+        self.program: Program | None = None
+        self.running: dict[Job, asyncio.Future[Result]] = {}
+        """In the order in which the device has them."""
+        self.error: DeviceError | None = None
+        """What it failed with last."""
+        self.failures = 0
+        """Attempts in a row that did not bring it back."""
+        self.faults = 0
+        """How often it was taken out."""
+        self.images = 0
+        self.busy_seconds = 0.0
+        self.counters: dict[str, int] = {}
+        """Sums of the NPU's counters over all images."""
+        self._dispatcher = dispatcher
+        self._timeout = timeout
+        self._watch: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, program: Program) -> None:
+        """Open the device and load ``program``. Raises DeviceError."""
+        await self.runner.open()
+        await self._load(program)
+
+    def takes(self, program: Program) -> bool:
+        """Whether it has room for an image of ``program`` now."""
+        return self.state == "ready" and self.program is program and len(self.running) < AHEAD
+
+    def give(self, job: Job) -> None:
+        """Hand ``job`` to the device, which takes() it."""
+        try:
+            future = self.runner.run(job.image)
+        except ValueError as error:
+            job.fail(error)
+            return
+        except DeviceError as error:
+            self.running[job] = asyncio.get_running_loop().create_future()
+            self._fail(job, error)
+            return
+        job.lane = self
+        self.running[job] = future
+        if len(self.running) == 1:
+            self._watch_over()
+        future.add_done_callback(lambda done: self._finished(job, done))
+
+    def switch(self, program: Program) -> None:
+        """Load another program; nothing is running."""
+        self.state = "loading"
+        self._task = asyncio.get_running_loop().create_task(self._switch(program))
+
+    async def close(self) -> None:
+        """Shut the device."""
+        self.state = "closed"
+        if self._task is not None:
+            self._task.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+        await self.runner.shut()
+
+    def leave(self, job: Job) -> None:
+        """Nobody waits for ``job`` any longer; the device need not begin it."""
+        if job in self.running:
+            self.runner.drop(self.running[job])
+
+    def _finished(self, job: Job, done: asyncio.Future[Result]) -> None:
+        if self.running.get(job) is not done:
+            return  # the device was taken out meanwhile, and the job runs elsewhere
+        if done.cancelled():
+            self._drop(job)
+            return
+        error = done.exception()
+        if isinstance(error, ValueError):
+            job.fail(error)
+            self._drop(job)
+        elif error is not None:
+            self._fail(
+                job, error if isinstance(error, DeviceError) else DeviceError(f"{type(error).__name__}: {error}")
+            )
+        else:
+            result = done.result()
+            self.images += 1
+            self.busy_seconds += result.seconds
+            self._count(result.counters)
+            self._dispatcher.computed(job, result)
+            self._drop(job)
+
+    def _drop(self, job: Job) -> None:
+        """The device is through with ``job``: on to the next."""
+        del self.running[job]
+        job.lane = None
+        self._watch_over()
+        self._dispatcher.pump()
+
+    def _count(self, counters: Counters) -> None:
+        for name, value in vars(counters).items():
+            if isinstance(value, int):
+                self.counters[name] = self.counters.get(name, 0) + value
+
+    def _watch_over(self) -> None:
+        """Give the oldest image its time, from now."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if self.running:
+            self._watch = asyncio.get_running_loop().call_later(self._timeout + GRACE, self._hangs)
+
+    def _hangs(self) -> None:
+        if self.state in ("ready", "loading") and self.running:
+            text = f"the {self.runner.kind} device hangs: no answer within {self._timeout:g} s"
+            self._fail(next(iter(self.running)), DeviceTimeoutError(text))
+
+    # Failing and coming back -----------------------------------------------------------------------------------------
+
+    def _fail(self, culprit: Job | None, error: DeviceError) -> None:
+        """Take the device out; its jobs run elsewhere, and it is brought back."""
+        if self.state in ("lost", "closed"):
+            return
+        LOG.error("device %d (%s) is taken out: %s", self.number, self.runner.kind, error)
+        self.state, self.error = "lost", error
+        self.faults += 1
+        if self._watch is not None:
+            self._watch.cancel()
+        jobs, self.running = self.running, {}
+        for job, future in jobs.items():
+            job.lane = None
+            future.cancel()
+        self._dispatcher.lost(list(jobs), culprit, error)
+        self._task = asyncio.get_running_loop().create_task(self._recover())
+        self._dispatcher.pump()
+
+    async def _recover(self) -> None:
+        program = self.program
+        while True:
+            await asyncio.sleep(BACK_OFF[min(self.failures, len(BACK_OFF) - 1)])
+            begin = time.monotonic()
+            try:
+                await self.runner.open()
+                if program is not None:
+                    await self._load(program)
+            except (DeviceError, OSError, asyncio.TimeoutError) as error:
+                self.failures += 1
+                self.error = error if isinstance(error, DeviceError) else DeviceError(str(error))
+                LOG.error("device %d (%s) does not come back: %s", self.number, self.runner.kind, error)
+                self._dispatcher.out_of_order(self.error)
+            else:
+                LOG.info("device %d is back after %.2f s", self.number, time.monotonic() - begin)
+                return
+
+    async def _load(self, program: Program) -> None:
+        await self.runner.load(program)
+        self.program, self.state, self.failures = program, "ready", 0
+        self._dispatcher.pump()
+
+    async def _switch(self, program: Program) -> None:
+        try:
+            await self._load(program)
+        except (DeviceError, OSError, asyncio.TimeoutError) as error:
+            self.state = "ready"
+            self._fail(None, error if isinstance(error, DeviceError) else DeviceError(str(error)))

@@ -1,0 +1,68 @@
+"""An NPU as the scheduler drives it: in this process, or in one of its own that may die without harm.
+
+Both run images in the order of the calls and compute back to back; the methods are called in the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driver.runtime import Npu, Result
+from hw.program import Program
+
+
+class Runner(Protocol):
+    """What the scheduler needs of an NPU."""
+
+    kind: str
+    """The device, for people."""
+
+    async def open(self) -> None:
+        """Make the NPU ready for load(), from any state. Raises DeviceError."""
+
+    async def load(self, program: Program) -> None:
+        """Put ``program`` in place of the one before; nothing is running. Raises DeviceError."""
+
+    def run(self, image: NDArray[np.uint8]) -> asyncio.Future[Result]:
+        """Compute one image; the caller does not cancel the future, but may drop() it.
+
+        Raises ValueError for another shape or type; the future has DeviceError when the NPU fails.
+        """
+
+    def drop(self, future: asyncio.Future[Result]) -> None:
+        """Nobody waits for what run() gave: if the image has not begun, it need not; the future is then cancelled, now or soon."""
+
+    def shut(self) -> Awaitable[None]:
+        """Let go of the NPU, in whatever state it is; what runs fails with DeviceError."""
+
+
+class LocalNpu:
+    """``npu``, which belongs to the caller's process: for tests and for embedding. One that hangs for good hangs here."""
+
+    def __init__(self, npu: Npu) -> None:
+        self._npu = npu
+        self.kind = npu.device.kind
+
+    async def open(self) -> None:
+        """Nothing to do: load() writes the device's memory again."""
+
+    async def load(self, program: Program) -> None:
+        """See Runner."""
+        await asyncio.to_thread(self._npu.load, program)
+
+    def run(self, image: NDArray[np.uint8]) -> asyncio.Future[Result]:
+        """See Runner."""
+        return asyncio.wrap_future(self._npu.run_async(image))
+
+    def drop(self, future: asyncio.Future[Result]) -> None:
+        """See Runner."""
+        future.cancel()
+
+    async def shut(self) -> None:
+        """Finish the image that runs and close the device, in whose place no other can be opened."""
+        await asyncio.to_thread(self._npu.close)
