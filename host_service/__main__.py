@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     what = serve.add_mutually_exclusive_group(required=True)
     what.add_argument("--config", type=Path, help="configuration file (docs/service.md); everything is set there")
     what.add_argument("--program", type=Path, help="program file (.npu) of the featurizer")
-    what.add_argument("--repository", type=Path, help="folder of models: <name>/<version>/program.npu, classifier.npz")
+    what.add_argument("--models", type=Path, help="model repository: <name>/<version>/program.npu, classifier.npz")
     serve.add_argument("--classifier", type=Path, help=".npz with the classifier; without it there is no tagger")
     serve.add_argument("--device", default="golden", help="one of `python -m driver devices` (default: golden)")
     serve.add_argument(
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _configuration(options: argparse.Namespace) -> Configuration:
     return Configuration(
         server=replace(Server(), host=options.host, port=options.port, http_port=options.http_port),
-        models=Models(options.program, options.classifier, options.repository),
+        models=Models(options.program, options.classifier, options.models),
         devices=(Devices(options.device, options.count, options.timeout),),
     )
 

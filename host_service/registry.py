@@ -34,6 +34,9 @@ CONFIG_FIELDS = (
     "version_policy",
     "model_repository_agents",
     "parameters",
+    "input",  # inputs, outputs and instances are the program's and the service's; only Triton needs them here
+    "output",
+    "instance_group",
 )
 INPUTS = ("image", "constituents")
 
