@@ -95,6 +95,37 @@ def _finetune(options: argparse.Namespace) -> None:
     _workshop(options).finetune()
 
 
+def _refit(options: argparse.Namespace) -> None:
+    _workshop(options).refit()
+
+
+def _head(options: argparse.Namespace) -> None:
+    from quantize import head, plots
+    from quantize.classifier import save_classifier
+    from quantize.evaluate import confusion
+
+    data = head.read_sample(options.features, options.labels, tuple(options.classes or ()))
+    if options.network:
+        from quantize import checkpoint
+
+        wanted = checkpoint.load(options.network).network.config.features
+        if data.features.shape[1] != wanted:
+            raise ValueError(
+                f"{options.features} has {data.features.shape[1]} features, {options.network} gives {wanted}"
+            )
+    names = ("hidden", "epochs", "batch", "rate", "seed", "held_out")
+    made = head.fit(data, head.Recipe(**{name: getattr(options, name) for name in names}))
+    save_classifier(options.out, made.classifier, made.provenance)
+    print(f"{options.out}: {' or '.join(made.classifier.classes)}, from {data.features.shape[1]} features")
+    print(
+        f"accuracy {made.accuracy} on {len(made.labels)} held-out events; {len(data) - len(made.labels)} were fitted to"
+    )
+    if options.picture:
+        table = confusion(made.labels, made.probabilities.argmax(axis=1), len(data.classes))
+        plots.draw_confusion(table, data.classes, f"accuracy {made.accuracy}", options.picture)
+        print(f"picture: {options.picture}")
+
+
 def _demo_net(options: argparse.Namespace) -> None:
     from quantize.jets import Recipe, generate
 
@@ -163,7 +194,8 @@ def _parser() -> argparse.ArgumentParser:
     steps = {
         "train": (_train, "Train the float network and fold its batch normalisation."),
         "calibrate": (_calibrate, "Quantise the trained network with the best power-of-two scales."),
-        "finetune": (_finetune, "Fine-tune the quantised network, re-fit its classifier and measure it."),
+        "finetune": (_finetune, "Fine-tune the quantised network."),
+        "refit": (_refit, "Re-fit the fine-tuned network's classifier on the NPU's features, and measure every stage."),
         "demo-net": (_demo_net, "Run the whole chain, from jets to the trained artefact; go on where it stopped."),
     }
     for name, (run, text) in steps.items():
@@ -195,6 +227,20 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--jets", type=Path, required=True, help="HDF5 file in the public layout")
     evaluation.add_argument("--limit", type=int, help="first jets to use; all when not given")
     evaluation.add_argument("--plots", type=Path, help="folder for roc.png and mean_images.png")
+
+    fitting = command("head", _head, "Fit a new classifier on features; the featurizer stays as it is.")
+    fitting.add_argument("--features", type=Path, required=True, help=".npy [n, features], or .npz with `features`")
+    fitting.add_argument("--labels", type=Path, required=True, help=".npy [n] of numbers or names, or text, one a line")
+    fitting.add_argument("--out", type=Path, required=True, help="the classifier (.npz), as the service loads it")
+    fitting.add_argument("--classes", nargs="+", help="names of the classes, in the order of their numbers")
+    fitting.add_argument("--network", type=Path, help="artefact that the features must be of")
+    fitting.add_argument("--picture", type=Path, help="draw the confusion matrix (PNG)")
+    fitting.add_argument("--hidden", type=int, default=256, help="hidden units")
+    fitting.add_argument("--epochs", type=int, default=30, help="rounds over the data")
+    fitting.add_argument("--batch", type=int, default=128, help="events in a batch")
+    fitting.add_argument("--rate", type=float, default=1e-3, help="first learning rate")
+    fitting.add_argument("--seed", type=int, default=1, help="of initial weights and of what is held out")
+    fitting.add_argument("--held-out", type=float, default=0.2, help="share of each class to measure on")
     return parser
 
 

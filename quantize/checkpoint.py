@@ -3,7 +3,7 @@
 meta                          JSON: format, configuration, fractional bits, provenance
 <conv>/kernel                 int8  [height, width, inputs, filters], in steps of 2^-fractions.weights[conv]
 <conv>/bias                   int32 [filters], at the accumulator's scale
-classifier/w1, b1, w2, b2     float32: softmax(relu(features w1 + b1) w2 + b2) = [P(QCD), P(top)]
+classifier/...                the classifier, where there is one (classifier.py)
 """
 
 import json
@@ -96,7 +96,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         arrays[f"{name}/kernel"] = network.kernels[name]
         arrays[f"{name}/bias"] = network.biases[name]
     if checkpoint.classifier is not None:
-        arrays |= {f"classifier/{name}": value for name, value in vars(checkpoint.classifier).items()}
+        arrays |= checkpoint.classifier.to_arrays()
     with written_whole(path) as temporary:
         np.savez_compressed(temporary, **arrays)
 
@@ -124,9 +124,7 @@ def load(path: Path = DEMO) -> Checkpoint:
         raise ValueError(
             f"{path} is not a trained network of this project ({error}): fetch or make it again"
         ) from error
-    classifier = None
-    if "classifier/w1" in arrays:
-        classifier = Classifier(*(arrays[f"classifier/{name}"] for name in ("w1", "b1", "w2", "b2")))
+    classifier = Classifier.from_arrays(arrays) if "classifier/w1" in arrays else None
     return Checkpoint(QuantisedNetwork(config, fractions, kernels, biases), classifier, meta["provenance"])
 
 

@@ -85,7 +85,7 @@ class Digest:
         """Take in more jets, jet by jet, so that it does not matter how many come at once."""
         self.jets += len(jets)
         rows = np.concatenate([jets.constituents.reshape(len(jets), -1), jets.truth, jets.is_top[:, None]], axis=1)
-        self._hash.update(np.ascontiguousarray(rows, "<f4"))
+        self._hash.update(rows.astype("<f4").tobytes())
 
     @property
     def hexadecimal(self) -> str:

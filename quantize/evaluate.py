@@ -38,6 +38,17 @@ class Performance:
         )
 
 
+def accuracy(labels: NDArray[np.int64], guesses: NDArray[np.int64]) -> Measured:
+    """Return the share of right guesses, with its binomial error."""
+    share = float((np.asarray(labels) == np.asarray(guesses)).mean())
+    return Measured(share, float(np.sqrt(share * (1 - share) / len(labels))))
+
+
+def confusion(labels: NDArray[np.int64], guesses: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Return how often each class (row) was taken for each (column), [classes, classes]."""
+    return np.bincount(np.asarray(labels) * classes + np.asarray(guesses), minlength=classes**2).reshape(classes, -1)
+
+
 def auc(is_top: NDArray[np.int64], p_top: NDArray) -> float:
     """Return the area under the ROC curve."""
     return float(roc_auc_score(is_top, p_top))
@@ -66,12 +77,11 @@ def evaluate(is_top: NDArray[np.int64], p_top: NDArray) -> Performance:
     tops, qcd = int((is_top == 1).sum()), int((is_top == 0).sum())
     if not tops or not qcd:
         raise ValueError(f"{tops} top and {qcd} QCD jets: evaluation needs some of both")
-    accuracy = float(((p_top > 0.5) == (is_top == 1)).mean())
     area = auc(is_top, p_top)
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = area * (1 - area) + (tops - 1) * (q1 - area**2) + (qcd - 1) * (q2 - area**2)
     return Performance(
-        Measured(accuracy, float(np.sqrt(accuracy * (1 - accuracy) / len(is_top)))),
+        accuracy(is_top, (p_top > 0.5).astype(np.int64)),
         Measured(area, float(np.sqrt(variance / (tops * qcd)))),
         rejection(is_top, p_top),
         tops,

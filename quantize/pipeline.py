@@ -1,9 +1,10 @@
 """The chain from jets to the trained artefact. Each step leaves a file, and a step whose file exists is not repeated.
 
 <folder>/jets/{train,val,test}.h5   jets.generate, or the public dataset
-<folder>/float.npz                  float training: folded convolutions and classifier
-<folder>/calibrated.npz             quantised, not yet fine-tuned (the artefact's own format)
-<folder>/network.npz              the trained artefact, with what it reached on the test jets
+<folder>/float.npz                  float training or an import: folded convolutions and classifier (float_network.py)
+<folder>/calibrated.npz             quantised, not yet fine-tuned (checkpoint.py, as the next two)
+<folder>/finetuned.npz              quantised and fine-tuned
+<folder>/network.npz                the trained artefact: its classifier re-fit, with what it reached on the test jets
 """
 
 import json
@@ -13,14 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tensorflow import keras
 
-from quantize import checkpoint, dataset, resnet, train
+from quantize import checkpoint, dataset, float_network, head, resnet, train
 from quantize.calibrate import calibrate
 from quantize.classifier import Classifier
 from quantize.evaluate import Performance, evaluate
-from quantize.fold import ConvWeights, fold, set_weights
+from quantize.float_network import FloatNetwork
+from quantize.fold import fold, set_weights
 from quantize.images import CHANNELS
+
+FLOAT, CALIBRATED, FINETUNED, NETWORK = "float.npz", "calibrated.npz", "finetuned.npz", "network.npz"
+STAGES = {FLOAT: "train", CALIBRATED: "calibrate", FINETUNED: "finetune", NETWORK: "refit"}
+"""The files of a workshop, in order, and the command that makes each."""
 
 
 @dataclass(frozen=True)
@@ -74,67 +81,71 @@ class Workshop:
             self.folder / "float-checkpoint",
         )
         print(f"float: {history[-1]}")
-        arrays = {f"classifier/{name}": value for name, value in vars(train.classifier_of(tagger)).items()}
-        for name, conv in fold(plan.config, featurizer).items():
-            arrays |= {f"{name}/kernel": conv.kernel, f"{name}/bias": conv.bias}
-        with dataset.written_whole(self.folder / "float.npz") as temporary:
-            np.savez(temporary, **arrays)
+        made = FloatNetwork(
+            plan.config, fold(plan.config, featurizer), train.classifier_of(tagger), {"plan": asdict(plan)}
+        )
+        float_network.save(self.folder / FLOAT, made)
 
-    def load_float(self) -> tuple[dict[str, ConvWeights], Classifier]:
-        """Return the folded convolutions and the classifier of float.npz."""
-        with np.load(self.folder / "float.npz", allow_pickle=False) as stored:
-            weights = {
-                conv.name: ConvWeights(stored[f"{conv.name}/kernel"], stored[f"{conv.name}/bias"])
-                for conv in self.plan.config.convs
-            }
-            return weights, Classifier(*(stored[f"classifier/{name}"] for name in ("w1", "b1", "w2", "b2")))
+    def load_float(self) -> tuple[FloatNetwork, Classifier]:
+        """Return float.npz and its classifier, whether trained here or imported."""
+        network = float_network.load(self.folder / FLOAT)
+        if network.config != self.plan.config:
+            raise ValueError(f"{self.folder / FLOAT} is a {network.config}, but the plan here is a {self.plan.config}")
+        if network.classifier is None:
+            raise ValueError(f"{self.folder / FLOAT} has no classifier: fit one with `python -m quantize head`")
+        return network, network.classifier
 
     def calibrate(self) -> None:
         """Quantise the folded network with the best power-of-two scales, into calibrated.npz."""
-        config = self.plan.config
-        weights, classifier = self.load_float()
+        network, classifier = self.load_float()
         planes = self.images("train", self.plan.calibration_jets).planes
-        fractions = calibrate(config, weights, np.repeat(planes[..., None], CHANNELS, axis=-1))
-        model = resnet.quantised(config, fractions)
-        set_weights(model, weights)
-        network = checkpoint.to_integers(config, fractions, model)
-        checkpoint.save(
-            self.folder / "calibrated.npz", checkpoint.Checkpoint(network, classifier, {"stage": "calibrated"})
-        )
+        quantised = quantise(network, np.repeat(planes[..., None], CHANNELS, axis=-1))
+        checkpoint.save(self.folder / CALIBRATED, checkpoint.Checkpoint(quantised, classifier, {"stage": "calibrated"}))
 
     def finetune(self) -> None:
-        """Fine-tune the quantised network, re-fit its classifier, measure it, and write network.npz."""
+        """Fine-tune the quantised network together with its classifier, into finetuned.npz."""
         plan = self.plan
-        start = checkpoint.load(self.folder / "calibrated.npz")
-        fractions = start.network.fractions
-        weights, classifier = self.load_float()
+        fractions = checkpoint.load(self.folder / CALIBRATED).network.fractions
+        network, classifier = self.load_float()
         featurizer = resnet.quantised(plan.config, fractions)
-        set_weights(featurizer, weights)  # the float weights: what rounding took away may yet move a weight
-        tagger = train.add_classifier(featurizer, plan.hidden)
+        set_weights(featurizer, network.weights)  # the float weights: what rounding took away may yet move a weight
+        tagger = train.add_classifier(featurizer, len(classifier.b1))
         train.set_classifier(tagger, classifier)
-        images = self.images("train", plan.finetuning_jets)
         history = train.fit(
             tagger,
-            images,
+            self.images("train", plan.finetuning_jets),
             self.images("val", plan.validation_jets),
             plan.finetune_schedule,
             self.folder / "finetune-checkpoint",
         )
         print(f"fine-tuned: {history[-1]}")
-        network = checkpoint.to_integers(plan.config, fractions, featurizer)
-        exact = checkpoint.to_keras(network)
-        sample = self.images("train", plan.classifier_jets)
-        classifier = train.fit_classifier(
-            train.features(exact, sample.planes),
-            sample.is_top,
+        made = checkpoint.Checkpoint(
+            checkpoint.to_integers(plan.config, fractions, featurizer),
             train.classifier_of(tagger),
-            plan.classifier_schedule,
+            {"stage": "finetuned", "history": history},
+        )
+        checkpoint.save(self.folder / FINETUNED, made)
+
+    def refit(self) -> None:
+        """Re-fit the classifier on the features as the NPU computes them, measure every stage, and write network.npz."""
+        plan = self.plan
+        start = checkpoint.load(self.folder / FINETUNED)
+        if start.classifier is None:
+            raise ValueError(f"{self.folder / FINETUNED} has no classifier: fine-tune again")
+        sample = self.images("train", plan.classifier_jets)
+        values = train.features(checkpoint.to_keras(start.network), sample.planes)
+        schedule = plan.classifier_schedule
+        classifier = head.refit(
+            values, sample.is_top, start.classifier, schedule.epochs, schedule.batch, schedule.rate, schedule.seed
         )
         test = self.images("test")
+        # The fine-tuned network and this one have the same features: they are computed once.
+        test_features = train.features(checkpoint.to_keras(start.network), test.planes)
         reached = {
             "float": self._float_performance(test),
-            "calibrated": _quantised_performance(start, test),
-            "finetuned": _quantised_performance(checkpoint.Checkpoint(network, classifier), test),
+            "calibrated": evaluate(test.is_top, tag(checkpoint.load(self.folder / CALIBRATED), test)[:, 1]),
+            "finetuned": evaluate(test.is_top, start.classifier.probabilities(test_features)[:, 1]),
+            "refit": evaluate(test.is_top, classifier.probabilities(test_features)[:, 1]),
         }
         for name, performance in reached.items():
             print(f"{name}: {performance}")
@@ -144,20 +155,19 @@ class Workshop:
             "jets": _manifest(self.jets),
             "test": {name: asdict(performance) for name, performance in reached.items()},
         }
-        checkpoint.save(self.folder / "network.npz", checkpoint.Checkpoint(network, classifier, provenance))
+        checkpoint.save(self.folder / NETWORK, checkpoint.Checkpoint(start.network, classifier, provenance))
 
     def _float_performance(self, test: train.LabelledImages) -> Performance:
-        weights, classifier = self.load_float()
-        model = resnet.folded(self.plan.config)
-        set_weights(model, weights)
-        return evaluate(test.is_top, classifier.probabilities(train.features(model, test.planes))[:, 1])
+        network, classifier = self.load_float()
+        return evaluate(test.is_top, classifier.probabilities(train.features(network.to_keras(), test.planes))[:, 1])
 
     def run(self) -> Path:
         """Run every step that is not done yet, and return the artefact."""
         steps: list[tuple[str, Callable[[], None]]] = [
-            ("float.npz", self.train_float),
-            ("calibrated.npz", self.calibrate),
-            ("network.npz", self.finetune),
+            (FLOAT, self.train_float),
+            (CALIBRATED, self.calibrate),
+            (FINETUNED, self.finetune),
+            (NETWORK, self.refit),
         ]
         for name, step in steps:
             if not (self.folder / name).is_file():
@@ -165,8 +175,12 @@ class Workshop:
         return self.folder / steps[-1][0]
 
 
-def _quantised_performance(trained: checkpoint.Checkpoint, test: train.LabelledImages) -> Performance:
-    return evaluate(test.is_top, tag(trained, test)[:, 1])
+def quantise(network: FloatNetwork, images: NDArray[np.uint8]) -> checkpoint.QuantisedNetwork:
+    """Return the float network in integers, with the binary points that suit sample images uint8 [n, size, size, channels]."""
+    fractions = calibrate(network.config, network.weights, images)
+    model = resnet.quantised(network.config, fractions)
+    set_weights(model, network.weights)
+    return checkpoint.to_integers(network.config, fractions, model)
 
 
 def tag(trained: checkpoint.Checkpoint, images: train.LabelledImages) -> np.ndarray:

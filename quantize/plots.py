@@ -1,5 +1,6 @@
 """Pictures: jets with their tags, mean images, a page of observables, ROC curves. All write PNG files, whole or not at all."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,29 @@ def draw_roc(curves: dict[str, tuple[NDArray, NDArray]], path: Path) -> None:
     axes.set(xlabel="top efficiency", ylabel="1 / QCD efficiency", yscale="log", xlim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend()
+    _save(figure, path)
+
+
+def draw_confusion(table: NDArray[np.int64], classes: Sequence[str], title: str, path: Path) -> None:
+    """Draw a confusion matrix [classes, classes]: each row is a true class, its shares sum to 1."""
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(1.6 + 1.1 * len(classes), 1.2 + 0.9 * len(classes)), layout="constrained")
+    axes = figure.subplots()
+    shown = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    for (row, column), share in np.ndenumerate(shares):
+        axes.text(
+            column,
+            row,
+            f"{share:.3f}\n({table[row, column]})",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if share > 0.6 else "black",
+        )
+    axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="taken for", ylabel="truth", title=title)
+    figure.colorbar(shown, ax=axes, label="share of the true class")
     _save(figure, path)
 
 

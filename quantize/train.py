@@ -5,7 +5,6 @@ are drawn from a seed and the epoch's number, and each jet is mirrored at random
 does not tell apart.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,32 +146,3 @@ def features(featurizer: keras.Model, planes: NDArray[np.uint8], batch: int = 25
 def _in_batches(function: Any, planes: NDArray[np.uint8], batch: int) -> NDArray[np.float32]:
     starts = tqdm(range(0, len(planes), batch), desc="images", unit="batch", leave=False)
     return np.concatenate([function(network_input(planes[start : start + batch])).numpy() for start in starts])
-
-
-def fit_classifier(
-    values: NDArray[np.float32], is_top: NDArray[np.int64], start: Classifier, schedule: Schedule
-) -> Classifier:
-    """Fit the classifier `start` further, on features [n, features].
-
-    The features are standardised for the fit, and the standardisation is folded into w1 and b1.
-    """
-    mean, spread = values.mean(axis=0), values.std(axis=0)
-    spread = np.where(spread > 1e-6, spread, 1.0).astype(np.float32)
-    keras.utils.set_random_seed(schedule.seed)
-    model = keras.Sequential(
-        [
-            keras.layers.Input((values.shape[1],)),
-            keras.layers.Dense(len(start.b1), activation="relu"),
-            keras.layers.Dense(len(start.b2)),
-        ]
-    )
-    model.set_weights([start.w1 * spread[:, None], start.b1 + mean @ start.w1, start.w2, start.b2])
-    steps = math.ceil(len(values) / schedule.batch) * schedule.epochs
-    model.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(schedule.rate, steps)),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    model.fit((values - mean) / spread, is_top, batch_size=schedule.batch, epochs=schedule.epochs, verbose=0)
-    w1, b1, w2, b2 = model.get_weights()
-    w1 = w1 / spread[:, None]
-    return Classifier(w1, (b1 - mean @ w1).astype(np.float32), w2, b2)

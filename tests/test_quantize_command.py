@@ -38,7 +38,7 @@ def test_the_chain_runs_from_jets_to_a_tagger_and_does_not_repeat_itself(tmp_pat
     evaluation = ["evaluate", "--network", str(artefact), "--jets", str(tmp_path / "jets" / "test.h5")]
     assert main([*evaluation, "--plots", str(pictures)]) == 0
     reached = capfd.readouterr().out.splitlines()[0]
-    assert f"finetuned: {reached}" in printed
+    assert f"refit: {reached}" in printed
     assert float(reached.split("AUC ")[1].split()[0]) > 0.9
     assert {path.name for path in pictures.iterdir()} == {"roc.png", "mean_images.png"}
 
@@ -52,7 +52,7 @@ def test_errors_are_one_line_without_a_traceback(tmp_path, capfd):
     assert len(lines) == 1 and "python -m quantize jets" in lines[0]
 
 
-COMMANDS = ("jets", "train", "calibrate", "finetune", "evaluate", "demo-net")
+COMMANDS = ("jets", "validate", "train", "calibrate", "finetune", "refit", "evaluate", "demo-net", "head")
 
 
 def test_every_command_explains_itself_without_loading_tensorflow():

@@ -5,7 +5,6 @@ import pytest
 from tensorflow import keras
 
 from quantize import resnet, train
-from quantize.classifier import Classifier
 
 CONFIG = resnet.ResNetConfig(stages=(1, 1), width=4, size=16)
 SEED = 41
@@ -68,12 +67,3 @@ def test_the_numpy_classifier_computes_what_keras_does():
     np.testing.assert_allclose(
         train.classifier_of(model).probabilities(values), train.predict(model, planes), rtol=1e-4, atol=1e-6
     )
-
-
-def test_a_refit_without_steps_keeps_the_function():
-    rng = np.random.default_rng(SEED)
-    start = Classifier(*(rng.standard_normal(s).astype(np.float32) for s in ((6, 5), (5,), (5, 2), (2,))))
-    values = rng.normal(3, 2, (50, 6)).astype(np.float32)
-    values[:, 2] = 1.5  # a dead feature
-    refit = train.fit_classifier(values, rng.integers(0, 2, 50), start, train.Schedule(0, 10, 1e-3, SEED))
-    np.testing.assert_allclose(refit.probabilities(values), start.probabilities(values), rtol=1e-3, atol=1e-5)
