@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from driver.device import DEVICES, DeviceError, open_device
 from driver.runtime import Npu, Result
+from driver.selftest import command
 from hw.isa import ConfigurationError
 from hw.program import Program, ProgramError
 
@@ -35,9 +36,17 @@ def main(arguments: list[str] | None = None) -> int:
         "--check", action="store_true", help="also run the golden model; fail unless every integer is equal"
     )
     run.add_argument("--out", type=Path, help="write .npz: result and features [n, ...], cycles [n]")
+    command.add_selftest(
+        commands.add_parser("selftest", help="find out whether a device works, and if not, what is broken")
+    )
+    command.add_sign(
+        commands.add_parser("sign", help="store the right answers to the self-test's images with a program")
+    )
     options = parser.parse_args(arguments)
     try:
-        return _devices() if options.command == "devices" else _run(options)
+        return {"devices": _devices, "run": _run, "selftest": command.selftest, "sign": command.sign}[options.command](
+            options
+        )
     except (DeviceError, ProgramError, ConfigurationError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -50,7 +59,7 @@ def _positive(text: str) -> int:
     return value
 
 
-def _devices() -> int:
+def _devices(_: argparse.Namespace) -> int:
     for point in sorted(entry_points(group=DEVICES), key=lambda point: point.name):
         try:
             summary = (point.load().__doc__ or "").strip().partition("\n")[0]

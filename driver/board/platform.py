@@ -16,6 +16,9 @@ from driver.device import DeviceError
 class Platform(Protocol):
     """What the driver wants to know of the machine around the NPU."""
 
+    interrupts: bool
+    """Whether interrupts reach the driver here; else it polls."""
+
     def allocate(self, nbytes: int) -> PynqBuffer:
         """Memory that host and NPU share, uint8 [nbytes]; contents are arbitrary. Raises RuntimeError when there is none left."""
 
@@ -32,6 +35,8 @@ class Platform(Protocol):
 
 class Zynq:
     """Zynq-7000 and Zynq UltraScale+: host and NPU share the DRAM, through the host's caches; the host sets the clock."""
+
+    interrupts = True
 
     def __init__(self, device: pynq.Device) -> None:
         self._device = device
@@ -57,6 +62,8 @@ class Zynq:
 
 class Alveo:
     """An Alveo card behind XRT: memory on the card, in the bank that the kernel was linked to; the shell holds the clock."""
+
+    interrupts = False
 
     def __init__(self, device: pynq.Device, description: Mapping[str, Any]) -> None:
         self._device = device
