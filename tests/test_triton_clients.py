@@ -19,7 +19,7 @@ import tritonclient.grpc.aio as triton_aio
 import tritonclient.utils.shared_memory as shared_memory
 from random_networks import feature_sums, featurizer, featurizer_layers, random_image
 from service_servers import serving
-from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult, InferenceServerClient
+from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 from tritonclient.utils import InferenceServerException
 
 from hw.sources import ROOT
