@@ -14,8 +14,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from driver.device import DeviceError, DeviceTimeoutError
+from driver.device import Buffer, DeviceError, DeviceTimeoutError
 from driver.golden import GoldenDevice
+from driver.memory import SharedMemory
 from hw.isa import ArrayConfig, ErrorCode, ProgramHeader, Register
 
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -39,6 +40,10 @@ class TimedDevice(GoldenDevice):
         self._header: ProgramHeader | None = None
         self._header_at: tuple[int, ...] = ()
         """The addresses of the program whose header that is."""
+
+    def allocate(self, nbytes: int) -> Buffer:
+        """Memory that host and device share without copies, as a board's. Raises DeviceError when there is none left."""
+        return _SharedBuffer(self.memory, nbytes)
 
     def wait(self, timeout: float) -> None:
         """Sleep until the run that is on is done; return at once if there is none. Raises DeviceTimeoutError."""
@@ -83,6 +88,25 @@ class TimedDevice(GoldenDevice):
         if self._header is None or addresses != self._header_at:
             self._header, self._header_at = self._read_program().header, addresses
         return self._header
+
+
+class _SharedBuffer:
+    """A ``driver.device.Buffer`` in coherent memory: nothing to flush, nothing to invalidate."""
+
+    def __init__(self, memory: SharedMemory, nbytes: int) -> None:
+        self.address = memory.arena.allocate(nbytes)
+        self.array = memory.at(self.address, nbytes)
+        self._arena = memory.arena
+
+    def flush(self) -> None:
+        """The device sees it already."""
+
+    def invalidate(self) -> None:
+        """The host sees it already."""
+
+    def free(self) -> None:
+        """Give the memory back."""
+        self._arena.free(self.address)
 
 
 def seconds_of(text: str) -> float:

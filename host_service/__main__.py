@@ -13,6 +13,7 @@ import uvloop
 
 from driver.device import DeviceError
 from driver.runtime import TIMEOUT
+from host_service.allocator import keep_large_blocks
 from host_service.configuration import Configuration, Devices, Models, Server, load_configuration
 from host_service.server import serve_until_stopped
 from hw.isa import ConfigurationError
@@ -54,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "check":
             print(f"{options.config} is in order")
             return 0
+        keep_large_blocks()
         uvloop.install()
         asyncio.run(serve_until_stopped(configuration))
     except (DeviceError, ProgramError, ConfigurationError, ValueError, OSError) as error:

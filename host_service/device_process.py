@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from driver.device import DeviceError, DeviceTimeoutError, open_device
 from driver.runtime import Npu, Result
+from host_service.allocator import keep_large_blocks
 from hw.isa import ArrayConfig
 from hw.program import Program
 
@@ -32,6 +33,8 @@ MESSAGE = 1 << 20
 """Most bytes of a message: a result and its pickle are some ten thousand."""
 OPEN_SECONDS = 1800.0
 """For opening the device, which may have to be built, and for loading a program."""
+SWITCH_SECONDS = 0.0005
+"""How long the child's thread that lays out images may keep the one waiting that serves the device."""
 
 
 class DeviceProcess:
@@ -242,13 +245,15 @@ class _Child:
             self._send(number, "other", f"{type(error).__name__}: {error}")
 
     def _send(self, number: int, failure: str | None, value: object) -> None:
-        self._connection.send(pickle.dumps((number, failure, value)))
+        self._connection.send(pickle.dumps((number, failure, value), pickle.HIGHEST_PROTOCOL))
 
 
 def main() -> None:
     """The child's whole life; signals to the service's group are the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    keep_large_blocks()
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         _Child(socket.socket(fileno=int(sys.argv[1]))).serve()
     finally:

@@ -18,7 +18,7 @@ def to_grid(image: NDArray[np.float32], fraction_bits: int) -> NDArray[np.uint8]
         raise RequestError("the image holds a NaN or an infinity: every value must be a number, 0 to 1")
     scale = np.float32(2.0**fraction_bits)
     with np.errstate(over="ignore"):  # what overflows is clipped
-        steps = np.multiply(image, scale)  # by a power of two: exact
+        steps = image * scale  # by a power of two: exact
     np.rint(steps, out=steps)
     if low < 0 or high * scale > 255:
         np.clip(steps, 0, 255, out=steps)
