@@ -18,6 +18,8 @@ STEP = {
     "index": 16, "first": 1, "swap": 1, "conv_addr": 24, "conv_read": 1, "conv_valid": 1,
 }  # fmt: skip
 SLOTS = 4
+MIN_PASS = 4
+"""Steps that a pass lasts at least, the parameter's default."""
 REVISIT = 3
 """Steps after which the accumulator may see the same pixel again."""
 
@@ -106,7 +108,9 @@ class Bench:
         limit_before = limit
         convs, drains = expected_steps(d), expected_drains(d, self.groups, self.slot)
         accumulators, recent, takes, swaps, idle, cycles = {}, [], 0, 0, 0, 0
-        tile_ready = False
+        smallest = min(len(tile_pixels(d, tile)) for tile in range(d.tiles))
+        stretched = smallest < MIN_PASS or d.exclusive_drain or d.in_is_image  # pauses that are not for weights
+        tile_ready, begun, pause, waits = False, False, 0, 0
         while True:
             dut.image_limit_i.value = limit
             dut.tile_ready_i.value = tile_ready
@@ -122,6 +126,15 @@ class Bench:
             step = self.step()
             moving = step["conv_valid"] or step["drain_valid"]
             idle = 0 if moving else idle + 1
+            waiting = int(dut.weight_wait_o.value)
+            assert int(dut.conv_o.value) + int(dut.drain_o.value) + waiting <= 1, "a cycle is booked twice"
+            assert moving == (dut.conv_o.value or dut.drain_o.value)
+            if moving:
+                # The cycle in which the pass starts after all is not a wait.
+                assert not begun or stretched or waits == max(0, pause - 1), f"{waits} of {pause} cycles were waits: {d}"
+                begun, pause, waits = True, 0, 0
+            else:
+                pause, waits = pause + 1, waits + waiting
             if moving:
                 assert step["index"] not in recent, f"pixel {step['index']} again within {REVISIT} cycles"
             recent = [*recent, step["index"] if moving else None][1 - REVISIT :]

@@ -29,7 +29,7 @@ module pass_sequencer #(
 
   output npu_step_pkg::step_t  step_o,
 
-  // what this cycle is spent on
+  // what this cycle is spent on: of the first three at most one
   output logic                 conv_o,
   output logic                 drain_o,
   output logic                 weight_wait_o,
@@ -410,6 +410,7 @@ module pass_sequencer #(
   // Steps out: is the pixel inside the input, is its image word there, out
   // ------------------------------------------------------------------------------------------------
   step_t found_q, checked_q;
+  logic found_tile_wait_q, checked_tile_wait_q;  // no step: the next pass waits for its weights
   logic in_bounds;
   assign in_bounds = 13'(pixel_iy_q) < {2'b0, layer_q.in_height} && 13'(pixel_ix_q) < {2'b0, layer_q.in_width};
 
@@ -417,10 +418,14 @@ module pass_sequencer #(
     if (!rst_ni) begin
       found_q <= '0;
       checked_q <= '0;
+      found_tile_wait_q <= 1'b0;
+      checked_tile_wait_q <= 1'b0;
+      weight_wait_o <= 1'b0;
       wait_q <= 1'b0;
       step_o <= '0;
     end else begin
       if (!wait_q) begin
+        found_tile_wait_q <= next_valid_q && !pass_active_q && next_q.conv && !tile_ready_i;
         found_q.conv_valid <= go && conv_now_q;
         found_q.conv_read <= go && conv_now_q && in_bounds;
         found_q.conv_addr <= addr_q[23:0];
@@ -435,12 +440,14 @@ module pass_sequencer #(
         found_q.res_group <= res_group_q;
 
         checked_q <= found_q;
+        checked_tile_wait_q <= found_tile_wait_q;
         wait_q <= layer_q.in_is_image && found_q.conv_read && found_q.conv_addr >= image_limit_i;
       end else begin
         wait_q <= checked_q.conv_addr >= image_limit_i;
       end
 
       step_o <= checked_q;
+      weight_wait_o <= checked_tile_wait_q && !wait_q;
       if (wait_q) begin
         step_o.conv_valid <= 1'b0;
         step_o.conv_read <= 1'b0;
@@ -453,13 +460,8 @@ module pass_sequencer #(
   end
 
   always_ff @(posedge clk_i) begin
-    if (!rst_ni) begin
-      flight_q <= '0;
-      weight_wait_o <= 1'b0;
-    end else begin
-      flight_q <= {flight_q[2:0], found_q.conv_valid || found_q.drain_valid || wait_q};
-      weight_wait_o <= next_valid_q && !pass_active_q && next_q.conv && !tile_ready_i;
-    end
+    if (!rst_ni) flight_q <= '0;
+    else flight_q <= {flight_q[2:0], found_q.conv_valid || found_q.drain_valid || wait_q};
   end
 
   assign conv_o = step_o.conv_valid;
