@@ -39,114 +39,63 @@ module pool #(
 
   typedef logic signed [12:0] value_t;  // a sum of nine 9-bit values
   typedef value_t [KP-1:0] row_t;
-  typedef logic signed [12:0] position_t;
 
   // ------------------------------------------------------------------------------------------------
   // Where the pixel stands, and which windows end there
   // ------------------------------------------------------------------------------------------------
-  logic [10:0] x_q, y_q, ox_q, oy_q;
-  position_t x_near_q, y_near_q;  // last column and row but one of the next window, before clipping at the edge
-  position_t x_start_q, y_start_q;  // its first ones
   logic windowed, maximum;
-
   assign windowed = mode_i == POOL_MAX || mode_i == POOL_AVERAGE;
   assign maximum = mode_i == POOL_MAX;
 
-  // The layer's numbers rest long before its first pixel.
-  logic [10:0] near_x_q, near_y_q, last_ox_q, last_oy_q;  // last column and row but one; last ones after pooling
-  position_t first_start_q, first_near_q, step;
-  logic single_x_q, single_y_q, first_hit_q, dense_q;
-  assign step = position_t'({11'd0, stride_i});
+  logic fresh_q;  // the next pixel is the first of a layer since reset or of a block: its numbers may have changed
+  logic restart, x_last, y_last, column_done, row_done, last_column, last_row;
+  logic [1:0] columns_inside, rows_inside;
+  logic [10:0] pooled_column, pooled_row;
+
+  assign restart = fresh_q && !valid_i;
+
+  // The line buffer has fewer columns, and a row's number matters to nobody.
+  logic unused_pooled;
+  assign unused_pooled = ^{pooled_column, pooled_row};
 
   always_ff @(posedge clk_i) begin
-    near_x_q <= width_i - 11'd2;
-    near_y_q <= height_i - 11'd2;
-    last_ox_q <= pooled_width_i - 11'd1;
-    last_oy_q <= pooled_height_i - 11'd1;
-    first_start_q <= -position_t'({11'd0, pad_i});
-    first_near_q <= position_t'({11'd0, kernel_i}) - position_t'({11'd0, pad_i}) - 13'sd2;
-    single_x_q <= width_i == 11'd1;
-    single_y_q <= height_i == 11'd1;
-    first_hit_q <= {1'b0, kernel_i} == {1'b0, pad_i} + 3'd1;
-    dense_q <= stride_i == 2'd1;
+    if (!rst_ni) fresh_q <= 1'b1;
+    else if (valid_i) fresh_q <= x_last && y_last;
   end
 
-  // What is true of the next pixel is found out when the pixel before it comes.
-  logic x_last_q, y_last_q;  // it is the last of its row, its row the last of the image
-  logic x_hit_q, y_hit_q;  // ... the last of a window
-  logic x_open_q, y_open_q;  // there are windows left
-  logic fresh_q;  // it is the first of a layer since reset or of a block, which sets itself up from the layer's numbers
+  pool_axis u_across (
+    .clk_i,
+    .rst_ni,
+    .kernel_i,
+    .stride_i,
+    .pad_i,
+    .size_i       (width_i),
+    .pooled_size_i(pooled_width_i),
+    .restart_i    (restart),
+    .advance_i    (valid_i),
+    .last_o       (x_last),
+    .complete_o   (column_done),
+    .inside_o     (columns_inside),
+    .pooled_o     (pooled_column),
+    .pooled_last_o(last_column)
+  );
 
-  logic column_done, row_done;
-  assign column_done = x_open_q && (x_hit_q || x_last_q);
-  assign row_done    = y_open_q && (y_hit_q || y_last_q);
-
-  always_ff @(posedge clk_i) begin
-    if (!rst_ni) begin
-      x_q <= '0;
-      ox_q <= '0;
-      fresh_q <= 1'b1;
-    end else if (valid_i) begin
-      fresh_q <= x_last_q && y_last_q;
-      x_q <= x_last_q ? '0 : x_q + 11'd1;
-      x_last_q <= x_last_q ? single_x_q : x_q == near_x_q;
-      if (x_last_q) begin
-        ox_q <= '0;
-        x_start_q <= first_start_q;
-        x_near_q <= first_near_q;
-        x_hit_q <= first_hit_q;
-        x_open_q <= 1'b1;
-      end else begin
-        x_hit_q <= x_hit_q ? dense_q : position_t'({2'b0, x_q}) == x_near_q;
-        if (column_done) begin
-          ox_q <= ox_q + 11'd1;
-          x_start_q <= x_start_q + step;
-          x_near_q <= x_near_q + step;
-          x_open_q <= ox_q != last_ox_q;
-        end
-      end
-    end
-    // Between blocks and layers the layer's numbers may change.
-    if (fresh_q && !valid_i) begin
-      x_start_q <= first_start_q;
-      x_near_q <= first_near_q;
-      x_last_q <= single_x_q;
-      x_hit_q <= first_hit_q;
-      x_open_q <= 1'b1;
-    end
-  end
-
-  always_ff @(posedge clk_i) begin
-    if (!rst_ni) begin
-      y_q <= '0;
-      oy_q <= '0;
-    end else if (valid_i && x_last_q) begin
-      y_q <= y_last_q ? '0 : y_q + 11'd1;
-      y_last_q <= y_last_q ? single_y_q : y_q == near_y_q;
-      if (y_last_q) begin
-        oy_q <= '0;
-        y_start_q <= first_start_q;
-        y_near_q <= first_near_q;
-        y_hit_q <= first_hit_q;
-        y_open_q <= 1'b1;
-      end else begin
-        y_hit_q <= y_hit_q ? dense_q : position_t'({2'b0, y_q}) == y_near_q;
-        if (row_done) begin
-          oy_q <= oy_q + 11'd1;
-          y_start_q <= y_start_q + step;
-          y_near_q <= y_near_q + step;
-          y_open_q <= oy_q != last_oy_q;
-        end
-      end
-    end
-    if (fresh_q && !valid_i) begin
-      y_start_q <= first_start_q;
-      y_near_q <= first_near_q;
-      y_last_q <= single_y_q;
-      y_hit_q <= first_hit_q;
-      y_open_q <= 1'b1;
-    end
-  end
+  pool_axis u_down (
+    .clk_i,
+    .rst_ni,
+    .kernel_i,
+    .stride_i,
+    .pad_i,
+    .size_i       (height_i),
+    .pooled_size_i(pooled_height_i),
+    .restart_i    (restart),
+    .advance_i    (valid_i && x_last),
+    .last_o       (y_last),
+    .complete_o   (row_done),
+    .inside_o     (rows_inside),
+    .pooled_o     (pooled_row),
+    .pooled_last_o(last_row)
+  );
 
   // ------------------------------------------------------------------------------------------------
   // What travels beside the pixels of a window
@@ -166,12 +115,11 @@ module pool #(
   window_t window[Averaged+1];       // window[i]: i cycles after its last pixel came
   logic [Averaged:1] window_valid_q;
 
-  // Only the low two bits matter: a window has at most three columns and rows inside.
   assign window[0].emit = row_done;
-  assign window[0].last = oy_q == last_oy_q && ox_q == last_ox_q;
-  assign window[0].columns = x_q[1:0] - (x_start_q < 0 ? 2'd0 : x_start_q[1:0]);
-  assign window[0].rows = y_q[1:0] - (y_start_q < 0 ? 2'd0 : y_start_q[1:0]);
-  assign window[0].column = ox_q[ColumnBits-1:0];
+  assign window[0].last = last_row && last_column;
+  assign window[0].columns = columns_inside;
+  assign window[0].rows = rows_inside;
+  assign window[0].column = pooled_column[ColumnBits-1:0];
 
   for (genvar i = 1; i <= int'(Averaged); i++) begin : gen_window
     window_t window_q;
@@ -273,7 +221,7 @@ module pool #(
       else if (maximum) data_o[k] <= reduced_q[k][7:0];
       else data_o[k] <= 8'(rounded_q[k] >>> shift_i);
     end
-    block_last_o <= !windowed ? x_last_q && y_last_q : maximum ? window[Reduced].last : window[Averaged].last;
+    block_last_o <= !windowed ? x_last && y_last : maximum ? window[Reduced].last : window[Averaged].last;
     if (valid_i) begin
       for (int k = 0; k < int'(KP); k++) begin
         sum_o[k] <= 32'($signed(data_i[k])) + (fresh_q ? '0 : sum_o[k]);
@@ -289,7 +237,7 @@ module pool #(
       if (!windowed) valid_o <= valid_i && mode_i == POOL_NONE;
       else if (maximum) valid_o <= window_valid_q[Reduced] && window[Reduced].emit;
       else valid_o <= window_valid_q[Averaged] && window[Averaged].emit;
-      sum_valid_o <= valid_i && mode_i == POOL_GLOBAL_SUM && x_last_q && y_last_q;
+      sum_valid_o <= valid_i && mode_i == POOL_GLOBAL_SUM && x_last && y_last;
     end
   end
 
