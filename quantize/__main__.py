@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from quantize.dataset import SPLITS
@@ -126,6 +127,38 @@ def _head(options: argparse.Namespace) -> None:
         print(f"picture: {options.picture}")
 
 
+def _import(options: argparse.Namespace) -> None:
+    from quantize import float_network
+    from quantize.importer import read_resnet
+
+    network = read_resnet(options.weights, options.size, options.pixels, options.version)
+    float_network.save(options.out, network)
+    classes = len(network.classifier.classes) if network.classifier else "no"
+    print(f"{options.out}: stages {list(network.config.stages)}, {network.config.features} features, {classes} classes")
+
+
+def _imagenet(options: argparse.Namespace) -> None:
+    from quantize import checkpoint, imagenet, train
+    from quantize.importer import read_resnet
+    from quantize.pipeline import quantise
+
+    network = read_resnet(options.weights, options.size, options.pixels, options.version)
+    if network.classifier is None:
+        raise ValueError(f"{options.weights} has no dense layer (a file without top): there is nothing to evaluate")
+    classes = tuple(options.classes.read_text().split()) if options.classes else ()
+    size, classifier = network.config.size, network.classifier
+    folder = imagenet.labelled_folder(options.evaluation, classes, len(classifier.classes))
+    sample = imagenet.pictures_below(options.calibration, options.calibration_pictures)
+    quantised = quantise(network, imagenet.read_pictures(sample, size))
+    reached = {}
+    for name, model in (("float", network.to_keras()), ("quantised", checkpoint.to_keras(quantised))):
+        reached[name] = imagenet.measure(folder, partial(train.compute, model), classifier, size)
+        print(f"{name}: {reached[name]}")
+    provenance = {**network.provenance, "evaluation": {name: str(value) for name, value in reached.items()}}
+    checkpoint.save(options.out, checkpoint.Checkpoint(quantised, classifier, provenance))
+    print(f"the quantised network is {options.out}")
+
+
 def _demo_net(options: argparse.Namespace) -> None:
     from quantize.jets import Recipe, generate
 
@@ -227,6 +260,36 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--jets", type=Path, required=True, help="HDF5 file in the public layout")
     evaluation.add_argument("--limit", type=int, help="first jets to use; all when not given")
     evaluation.add_argument("--plots", type=Path, help="folder for roc.png and mean_images.png")
+
+    for name, run, text in (
+        (
+            "import",
+            _import,
+            "Bring a trained ResNet of torchvision's or Keras's layout, as float.npz for the next steps.",
+        ),
+        ("imagenet", _imagenet, "Import a ResNet, quantise it on a folder of pictures, and measure it on another."),
+    ):
+        bring = command(name, run, text)
+        bring.add_argument(
+            "--weights", type=Path, required=True, help=".safetensors, .npz, .h5; .pt and .pth with PyTorch"
+        )
+        bring.add_argument("--out", type=Path, required=True, help="the network (.npz)")
+        bring.add_argument("--size", type=int, default=224, help="pixels a side of the image")
+        bring.add_argument(
+            "--pixels",
+            choices=("unit", "torchvision", "caffe"),
+            help="what it was trained on; the library's own if not given",
+        )
+        bring.add_argument(
+            "--version", choices=("v1", "v1.5"), help="stride on the 1x1 or the 3x3; the library's own if not given"
+        )
+        if name == "imagenet":
+            bring.add_argument("--calibration", type=Path, required=True, help="folder of pictures, however deep")
+            bring.add_argument("--evaluation", type=Path, required=True, help="folder with a sub-folder for each class")
+            bring.add_argument(
+                "--classes", type=Path, help="text file: the sub-folders' names in the classifier's order"
+            )
+            bring.add_argument("--calibration-pictures", type=int, default=256, help="how many to calibrate on")
 
     fitting = command("head", _head, "Fit a new classifier on features; the featurizer stays as it is.")
     fitting.add_argument("--features", type=Path, required=True, help=".npy [n, features], or .npz with `features`")

@@ -38,10 +38,10 @@ class Performance:
         )
 
 
-def accuracy(labels: NDArray[np.int64], guesses: NDArray[np.int64]) -> Measured:
-    """Return the share of right guesses, with its binomial error."""
-    share = float((np.asarray(labels) == np.asarray(guesses)).mean())
-    return Measured(share, float(np.sqrt(share * (1 - share) / len(labels))))
+def share(hits: NDArray[np.bool_]) -> Measured:
+    """Return the share of hits [n], with its binomial error."""
+    value = float(np.asarray(hits).mean())
+    return Measured(value, float(np.sqrt(value * (1 - value) / len(hits))))
 
 
 def confusion(labels: NDArray[np.int64], guesses: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
@@ -81,7 +81,7 @@ def evaluate(is_top: NDArray[np.int64], p_top: NDArray) -> Performance:
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = area * (1 - area) + (tops - 1) * (q1 - area**2) + (qcd - 1) * (q2 - area**2)
     return Performance(
-        accuracy(is_top, (p_top > 0.5).astype(np.int64)),
+        share((p_top > 0.5) == (is_top == 1)),
         Measured(area, float(np.sqrt(variance / (tops * qcd)))),
         rejection(is_top, p_top),
         tops,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantize.classifier import Classifier
-from quantize.evaluate import Measured, accuracy
+from quantize.evaluate import Measured, share
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def fit(data: Sample, recipe: Recipe) -> Fitted:
     start = _fresh(training, recipe.hidden, rng)
     classifier = refit(training.features, training.labels, start, recipe.epochs, recipe.batch, recipe.rate, recipe.seed)
     probabilities = classifier.probabilities(test.features)
-    reached = accuracy(test.labels, probabilities.argmax(axis=1))
+    reached = share(probabilities.argmax(axis=1) == test.labels)
     provenance = {"recipe": asdict(recipe), "events": len(data), "held_out_accuracy": asdict(reached)}
     return Fitted(classifier, reached, test.labels, probabilities, provenance)
 

@@ -6,6 +6,7 @@ does not tell apart.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,14 +136,19 @@ def fit(
 
 def predict(tagger: keras.Model, planes: NDArray[np.uint8], batch: int = 256) -> NDArray[np.float32]:
     """Return [P(QCD), P(top)], float32 [n, 2], of a tagger."""
-    return _in_batches(lambda x: tf.nn.softmax(tagger(x, training=False)), planes, batch)
+    return _in_batches(lambda x: tf.nn.softmax(compute(tagger, x)).numpy(), planes, batch)
 
 
 def features(featurizer: keras.Model, planes: NDArray[np.uint8], batch: int = 256) -> NDArray[np.float32]:
     """Return the features, float32 [n, features], computed eagerly and hence exactly for a quantised featurizer."""
-    return _in_batches(lambda x: featurizer(x, training=False), planes, batch)
+    return _in_batches(partial(compute, featurizer), planes, batch)
+
+
+def compute(model: keras.Model, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what a model gives for network input, computed eagerly."""
+    return model(x, training=False).numpy()
 
 
 def _in_batches(function: Any, planes: NDArray[np.uint8], batch: int) -> NDArray[np.float32]:
     starts = tqdm(range(0, len(planes), batch), desc="images", unit="batch", leave=False)
-    return np.concatenate([function(network_input(planes[start : start + batch])).numpy() for start in starts])
+    return np.concatenate([function(network_input(planes[start : start + batch])) for start in starts])

@@ -52,7 +52,19 @@ def test_errors_are_one_line_without_a_traceback(tmp_path, capfd):
     assert len(lines) == 1 and "python -m quantize jets" in lines[0]
 
 
-COMMANDS = ("jets", "validate", "train", "calibrate", "finetune", "refit", "evaluate", "demo-net", "head")
+COMMANDS = (
+    "jets",
+    "validate",
+    "train",
+    "calibrate",
+    "finetune",
+    "refit",
+    "evaluate",
+    "demo-net",
+    "head",
+    "import",
+    "imagenet",
+)
 
 
 def test_every_command_explains_itself_without_loading_tensorflow():
