@@ -45,7 +45,7 @@ def check_answer(folder: Path, address: str, seconds: float) -> str:
         image, expected = jets["images"][:1], jets["sums"][0]
     tensor = InferInput("image", list(image.shape), "UINT8")
     tensor.set_data_from_numpy(image)
-    client = InferenceServerClient(address)
+    client = InferenceServerClient(address, channel_args=[("grpc.max_reconnect_backoff_ms", round(1e3 * LOOK_SECONDS))])
     try:
         _wait_until_ready(client, address, seconds)
         answer = client.infer("featurizer", [tensor], client_timeout=CALL_SECONDS)

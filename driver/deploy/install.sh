@@ -32,9 +32,6 @@ die() {
   printf 'error: %s\n' "$*" >&2
   exit 1
 }
-untouched() {
-  if [ $? != 0 ]; then say "what was installed before was not touched" >&2; fi
-}
 
 parse() {
   action=install prefix=/opt/quarkwave units='' python='' pynq='' wheels='' notebooks='' kernels='' seconds=120
@@ -172,7 +169,7 @@ write_settings() {
   "argv": ["$prefix/current/venv/bin/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
   "display_name": "Quarkwave",
   "language": "python",
-  "env": {"QUARKWAVE": "$prefix/current", "XILINX_XRT": "/usr"}
+  "env": {"QUARKWAVE": "$prefix/current"}
 }
 END
   fi
@@ -239,12 +236,12 @@ remove_old() {
 lock() {
   mkdir -p "$prefix/releases" 2>/dev/null && [ -w "$prefix" ] ||
     die "cannot write to $prefix: run this as root, or choose another place with --prefix"
-  exec 9>"$prefix/.lock"
+  exec 9>>"$prefix/.lock"
   flock -n 9 || die "another installation into $prefix is running: wait for it"
 }
 
 run_install() {
-  trap untouched EXIT
+  trap '[ $? = 0 ] || say "what was installed before was not touched" >&2' EXIT
   step 1 "checking the archive"
   verify
   need_bitstream
