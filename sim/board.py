@@ -79,6 +79,7 @@ class SimulatedBoard(pynq.Device):
         self._events = 0
         """What CONTROL has told us of a run's events and the host has not read yet."""
         self._interrupt: InterruptLine = line(self._raw_irq)
+        self._interrupt.lose(0)  # whatever was asked for on the board before, whose line it was
         self._turn = threading.Condition()
         self._visitors = 0
         self._closed = False

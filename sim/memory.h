@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <memory>
 #include <random>
 #include <vector>
 
@@ -39,18 +40,22 @@ struct Wires {
 
 class Memory {
  public:
-  Memory(size_t bytes, uint64_t base, uint64_t seed) : data(bytes), base(base), random(seed) {}
+  Memory(size_t bytes, uint64_t base, uint64_t seed) : bytes(std::make_shared<std::vector<uint8_t>>(bytes)), base(base), random(seed) {}
+  // The same bytes as `other` has, with timing and faults of its own.
+  Memory(const Memory& other, uint64_t seed) : bytes(other.bytes), base(other.base), random(seed) {}
 
-  uint8_t response(uint64_t address, size_t bytes) const {
-    if (faults.error_address >= address && faults.error_address < address + bytes) return kSlaveError;
-    return address >= base && address + bytes <= base + data.size() ? kOkay : kDecodeError;
+  uint8_t response(uint64_t address, size_t length) const {
+    if (faults.error_address >= address && faults.error_address < address + length) return kSlaveError;
+    return address >= base && address + length <= base + bytes->size() ? kOkay : kDecodeError;
   }
   uint64_t ready_at(uint64_t now) {
     return now + timing.latency_min + random() % (timing.latency_max - timing.latency_min + 1);
   }
   bool granted() { return timing.grant >= 1.0 || random() < timing.grant * static_cast<double>(random.max()); }
 
-  std::vector<uint8_t> data;
+  uint8_t* at(uint64_t address) const { return bytes->data() + (address - base); }
+
+  std::shared_ptr<std::vector<uint8_t>> bytes;  // shared by the NPUs of one board
   uint64_t base;
   Timing timing;
   Faults faults;
@@ -78,7 +83,7 @@ class ReadPort {
   // The beat on the wires; zeros where there is no memory.
   void rdata(uint8_t* out) const {
     if (valid_ && memory_.response(address(), beat_bytes_) != kDecodeError)
-      std::memcpy(out, &memory_.data[address() - memory_.base], beat_bytes_);
+      std::memcpy(out, memory_.at(address()), beat_bytes_);
     else
       std::memset(out, 0, beat_bytes_);
     wires.data(out);
@@ -133,7 +138,7 @@ class WritePort {
         std::vector<uint8_t> beat(wdata, wdata + beat_bytes_);
         wires.data(beat.data());
         for (size_t i = 0; i < beat_bytes_; ++i)
-          if (wstrb >> i & 1) memory_.data[address - memory_.base + i] = beat[i];
+          if (wstrb >> i & 1) memory_.at(address)[i] = beat[i];
       } else {
         response_ = response;
       }

@@ -28,7 +28,7 @@ void put(Port& port, size_t first, size_t bytes, const void* in) {
 }
 
 struct Npu {
-  Npu(size_t bytes, uint64_t base, uint64_t seed) : memory(bytes, base, seed), image(memory, PORT_BYTES), features(memory, PORT_BYTES) {
+  Npu(Memory of, uint64_t seed) : memory(std::move(of)), image(memory, PORT_BYTES), features(memory, PORT_BYTES) {
     context.randReset(2);
     context.randSeed(static_cast<int>(seed));
     model = std::make_unique<Vnpu>(&context);
@@ -116,9 +116,11 @@ struct Npu {
 
 extern "C" {
 
-Npu* npu_open(uint64_t bytes, uint64_t base, uint64_t seed) { return new Npu(bytes, base, seed); }
+Npu* npu_open(uint64_t bytes, uint64_t base, uint64_t seed) { return new Npu(Memory(bytes, base, seed), seed); }
+// Another NPU on the memory of `beside`.
+Npu* npu_open_beside(const Npu* beside, uint64_t seed) { return new Npu(Memory(beside->memory, seed), seed); }
 void npu_close(Npu* npu) { delete npu; }
-uint8_t* npu_memory(Npu* npu) { return npu->memory.data.data(); }
+uint8_t* npu_memory(Npu* npu) { return npu->memory.bytes->data(); }
 uint64_t npu_cycles(const Npu* npu) { return npu->now; }
 
 void npu_timing(Npu* npu, uint32_t latency_min, uint32_t latency_max, double grant) {

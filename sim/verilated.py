@@ -28,6 +28,7 @@ def _library(path: Path) -> ctypes.CDLL:
     handle, word, long = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "npu_open": (handle, [long, long, long]),
+        "npu_open_beside": (handle, [handle, long]),
         "npu_close": (None, [handle]),
         "npu_memory": (ctypes.POINTER(ctypes.c_uint8), [handle]),
         "npu_cycles": (long, [handle]),
@@ -49,8 +50,8 @@ class VerilatedDevice:
     """One NPU core in RTL with ``memory_bytes`` of memory.
 
     ``latency`` is the range of cycles from a read address to its first beat, ``bandwidth`` the share of cycles in which each port
-    may move a beat; both are drawn at random from ``seed``. Builds the simulation when it has not been built yet. Time stands still
-    between calls.
+    may move a beat; both are drawn at random from ``seed``. ``beside`` is another core, whose memory this one shares. Builds the
+    simulation when it has not been built yet. Time stands still between calls.
     """
 
     kind = "rtl"
@@ -62,15 +63,21 @@ class VerilatedDevice:
         latency: tuple[int, int] = (100, 200),
         bandwidth: float = 1.0,
         seed: int = 1,
+        beside: VerilatedDevice | None = None,
     ) -> None:
         self.config = load_config(config) if isinstance(config, str) else config
         if not 0 < latency[0] <= latency[1] or not 0.0 < bandwidth <= 1.0:
             raise ValueError(f"latency {latency} must be a positive range, bandwidth {bandwidth} within (0, 1]")
         self._sim = _library(build_library(self.config))
-        self._npu: int | None = self._sim.npu_open(memory_bytes, BASE, seed)
+        self._npu: int | None
+        if beside is None:
+            self._npu = self._sim.npu_open(memory_bytes, BASE, seed)
+            data = np.ctypeslib.as_array(self._sim.npu_memory(self._npu), (memory_bytes,))
+            self.memory = SharedMemory(data, BASE)
+        else:
+            self._npu = self._sim.npu_open_beside(beside._handle(), seed)
+            self.memory = beside.memory
         self._sim.npu_timing(self._npu, *latency, bandwidth)
-        data = np.ctypeslib.as_array(self._sim.npu_memory(self._npu), (memory_bytes,))
-        self.memory = SharedMemory(data, BASE)
         self.write_register(Register.INTERRUPT_ENABLE, 1)
         self.write_register(Register.GLOBAL_INTERRUPT_ENABLE, 1)
 
