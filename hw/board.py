@@ -45,7 +45,14 @@ class VivadoBuild:
     """Vendor, name and part of the vendor's board files, without a version: Vivado takes the newest installed."""
     memory_ports: tuple[str, ...]
     """The processing system's slave port for each AXI master of the NPU: weights 0.., image, features. A port may serve several."""
+    npus: int = 1
+    """Cores in the design, all alike and on the same memory ports; several signal through an AXI interrupt controller."""
     tool: str = "vivado"
+
+    def __post_init__(self) -> None:
+        """Refuse what the block design cannot connect."""
+        if not 1 <= self.npus <= 3:  # SmartConnect takes 16 masters, of which a core has up to 5 on one port
+            raise ConfigurationError(f"{self.board_part}: npus = {self.npus} should be 1 to 3")
 
 
 @dataclass(frozen=True)

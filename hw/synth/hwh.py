@@ -18,6 +18,10 @@ from hw.synth.wrapper import CLOCK, INTERRUPT, REGISTER_INTERFACE, RESET, master
 
 DESIGN = "npu_system"
 AXI = "xilinx.com:interface:aximm:1.0"
+CONTROLLER, LINES = "interrupts", "interrupt_lines"
+"""Cells of a design with several NPUs: the AXI interrupt controller, and what bundles its inputs."""
+REGISTER_STRIDE = 1 << 16
+"""Between the registers of two cells."""
 PL_CLOCKS = 4
 """Clocks that a processing system can give the programmable logic; the NPU's is the first."""
 DIVISOR_MAX = 63
@@ -174,32 +178,54 @@ class _Cell:
     registers: tuple[tuple[str, int, int, str], ...] = ()
 
 
+def npu_names(board: Board) -> list[str]:
+    """The cells of a Zynq board's NPUs."""
+    assert isinstance(board.build, VivadoBuild)
+    return ["npu"] if board.build.npus == 1 else [f"npu_{number}" for number in range(board.build.npus)]
+
+
 def _cells(board: Board, ps: ProcessingSystem) -> list[_Cell]:
     """The cells of zynq.tcl, in its order, with its names."""
     assert board.device and isinstance(board.build, VivadoBuild)
+    names = npu_names(board)
     axi_masters = [interface.name for interface in masters(board.array)]
-    served = list(zip(axi_masters, board.build.memory_ports, strict=True))
+    served = [
+        (f"{npu}_{m}", port) for npu in names for m, port in zip(axi_masters, board.build.memory_ports, strict=True)
+    ]
     ports = sorted(set(board.build.memory_ports))
-    members = {port: [master for master, p in served if p == port] for port in ports}
-    slot = {master: (port, i) for port, group in members.items() for i, master in enumerate(group)}
-
-    clocked = [f"npu/{CLOCK}", "reset/slowest_sync_clk", "control/aclk", f"ps/{ps.control_clock}"]
-    for port in ports:
-        clocked += [f"memory_{port}/aclk", f"ps/{ps.memory_clock.format(port_number(port))}"]
-    resets = ["control/aresetn", *(f"memory_{port}/aresetn" for port in ports)]
-    wires = {
-        f"ps/{ps.clock}": clocked,
-        f"ps/{ps.reset}": ["reset/ext_reset_in"],
-        "reset/interconnect_aresetn": resets,
-        "reset/peripheral_aresetn": [f"npu/{RESET}"],
-        f"npu/{INTERRUPT}": [f"ps/{ps.interrupt}"],
-    }
+    controlled = [*names, *([CONTROLLER] if len(names) > 1 else [])]
+    bases = {name: ps.base + number * REGISTER_STRIDE for number, name in enumerate(controlled)}
     memory = MEMORY_BYTES[board.device.family]
-    register_range = _Range(ps.control, "npu", REGISTER_INTERFACE, "reg0", ps.base, 1 << REGISTER_BITS, "REGISTER")
     smart = "xilinx.com:ip:smartconnect:1.0"
+    wires = _wires(board, ps, names, ports)
 
     def cell(name: str, vlnv: str, buses: dict[str, tuple[bool, str]], **more: Any) -> _Cell:
         return _Cell(name, vlnv, dict(_pins_of(name, wires)), buses, **more)
+
+    def registers_of(name: str) -> _Range:
+        if name == CONTROLLER:
+            return _Range(ps.control, name, "s_axi", "Reg", bases[name], REGISTER_STRIDE, "REGISTER")
+        return _Range(ps.control, name, REGISTER_INTERFACE, "reg0", bases[name], 1 << REGISTER_BITS, "REGISTER")
+
+    def npu(number: int, name: str) -> _Cell:
+        return cell(
+            name,
+            VLNV,
+            {
+                REGISTER_INTERFACE: (False, f"control_M{number:02d}"),
+                **{master: (True, f"{name}_{master}") for master in axi_masters},
+            },
+            ranges=tuple(
+                _Range(m, "ps", port, "DDR", 0, memory, "MEMORY")
+                for m, port in zip(axi_masters, board.build.memory_ports, strict=True)  # type: ignore[union-attr]
+            ),
+            registers=tuple(register_list(board.array)),
+        )
+
+    def memory_of(port: str) -> _Cell:
+        members = [bus for bus, p in served if p == port]
+        slaves = {f"S{number:02d}_AXI": (False, bus) for number, bus in enumerate(members)}
+        return cell(f"memory_{port}", smart, {**slaves, "M00_AXI": (True, f"memory_{port}_M00")})
 
     return [
         cell(
@@ -207,32 +233,50 @@ def _cells(board: Board, ps: ProcessingSystem) -> list[_Cell]:
             f"xilinx.com:ip:{ps.name}:{ps.version}",
             {ps.control: (True, "ps_control"), **{port: (False, f"memory_{port}_M00") for port in ports}},
             parameters=ps.parameters(board),
-            ranges=(register_range,),
+            ranges=tuple(registers_of(name) for name in controlled),
         ),
-        cell(
-            "npu",
-            VLNV,
-            {
-                REGISTER_INTERFACE: (False, "control_M00"),
-                **{master: (True, f"npu_{master}") for master in axi_masters},
-            },
-            ranges=tuple(_Range(m, "ps", port, "DDR", 0, memory, "MEMORY") for m, port in served),
-            registers=tuple(register_list(board.array)),
-        ),
+        *(npu(number, name) for number, name in enumerate(names)),
         cell("reset", "xilinx.com:ip:proc_sys_reset:5.0", {}),
-        cell("control", smart, {"S00_AXI": (False, "ps_control"), "M00_AXI": (True, "control_M00")}),
+        cell(
+            "control",
+            smart,
+            {
+                "S00_AXI": (False, "ps_control"),
+                **{f"M{number:02d}_AXI": (True, f"control_M{number:02d}") for number in range(len(controlled))},
+            },
+        ),
+        *map(memory_of, ports),
         *(
-            cell(
-                f"memory_{port}",
-                smart,
-                {
-                    **{f"S{slot[m][1]:02d}_AXI": (False, f"npu_{m}") for m in members[port]},
-                    "M00_AXI": (True, f"memory_{port}_M00"),
-                },
-            )
-            for port in ports
+            [
+                cell(LINES, "xilinx.com:ip:xlconcat:2.1", {}),
+                cell(CONTROLLER, "xilinx.com:ip:axi_intc:4.1", {"s_axi": (False, f"control_M{len(names):02d}")}),
+            ]
+            if len(names) > 1
+            else []
         ),
     ]
+
+
+def _wires(board: Board, ps: ProcessingSystem, names: list[str], ports: list[str]) -> dict[str, list[str]]:
+    """Clock, resets and interrupts: driver -> the pins it drives."""
+    clocked = [*(f"{npu}/{CLOCK}" for npu in names), "reset/slowest_sync_clk", "control/aclk", f"ps/{ps.control_clock}"]
+    for port in ports:
+        clocked += [f"memory_{port}/aclk", f"ps/{ps.memory_clock.format(port_number(port))}"]
+    resets = ["control/aresetn", *(f"memory_{port}/aresetn" for port in ports)]
+    if len(names) == 1:
+        interrupts = {f"{names[0]}/{INTERRUPT}": [f"ps/{ps.interrupt}"]}
+    else:
+        interrupts = {f"{npu}/{INTERRUPT}": [f"{LINES}/In{number}"] for number, npu in enumerate(names)}
+        interrupts |= {f"{LINES}/dout": [f"{CONTROLLER}/intr"], f"{CONTROLLER}/irq": [f"ps/{ps.interrupt}"]}
+        clocked.append(f"{CONTROLLER}/s_axi_aclk")
+        resets.append(f"{CONTROLLER}/s_axi_aresetn")
+    return {
+        f"ps/{ps.clock}": clocked,
+        f"ps/{ps.reset}": ["reset/ext_reset_in"],
+        "reset/interconnect_aresetn": resets,
+        "reset/peripheral_aresetn": [f"{npu}/{RESET}" for npu in names],
+        **interrupts,
+    }
 
 
 def _pins_of(cell: str, wires: dict[str, list[str]]) -> Iterator[tuple[str, tuple[bool, list[str]]]]:
