@@ -169,6 +169,7 @@ def infer_response(
         if byte_size < len(data):
             raise RequestError(f"output {spec.name!r} takes {len(data)} bytes; its shared memory has {byte_size}")
         memory.find(region).write(offset, data)
+        response.raw_output_contents.append(b"")  # clients count them, those in shared memory included
         for key, value in how.parameters.items():
             output.parameters[key].CopyFrom(value)
         output.parameters["shared_memory_byte_size"].int64_param = len(data)
