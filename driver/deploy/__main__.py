@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         "answer", help="whether the service answers a release's first jet with the right integers"
     )
     answer.add_argument("release", type=Path, help="folder of the release")
-    answer.add_argument("--address", default="127.0.0.1:8001", help="host:port (default: %(default)s)")
+    answer.add_argument("--config", type=Path, required=True, help="the service's configuration file")
     answer.add_argument(
         "--seconds", type=float, default=60.0, help="wait so long for it to start (default: %(default)s)"
     )
@@ -49,7 +49,7 @@ def _run(options: argparse.Namespace) -> str:
     if options.command == "check":
         return check_release(options.release)
     if options.command == "answer":
-        return check_answer(options.release, options.address, options.seconds)
+        return check_answer(options.release, options.config, options.seconds)
     from driver.deploy.archive import read_facts_of
     from driver.deploy.package import demo_jets, package
 

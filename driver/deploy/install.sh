@@ -3,7 +3,7 @@
 #
 #   PREFIX/releases/ID         a release: the archive's files, a virtual environment, and .complete once it is whole
 #   PREFIX/current, previous   links to releases; `current` changes in one rename
-#   PREFIX/service.env         the settings: the user's, written once
+#   PREFIX/quarkwave.toml      the settings: the user's, written once
 #   PREFIX/answering           ID of the release that the service was restarted with and gave right answers with
 #
 # Nothing that runs is touched before the switch. A run that was killed, at any moment, is finished by the next one.
@@ -77,17 +77,14 @@ verify() {
   [ -z "$extra" ] || die "the archive holds what its MANIFEST does not list; unpack it again: ${extra//$'\n'/; }"
 }
 
-setting() { # its value in PREFIX/service.env, or in the archive's where there is none yet
-  local file=$source/service.env
-  if [ -e "$prefix/service.env" ]; then file=$prefix/service.env; fi
-  # shellcheck disable=SC1090
-  (set +u && . "$file" && printf '%s' "${!1}")
+settings() { # the file with the settings that hold: the user's, or the archive's where there are none yet
+  if [ -e "$prefix/quarkwave.toml" ]; then echo "$prefix/quarkwave.toml"; else echo "$source/quarkwave.toml"; fi
 }
 
 need_bitstream() {
-  if [ "$(setting QUARKWAVE_DEVICE)" = board ] && [ ! -e "$source/overlay/quarkwave.bit" ] && [ ! -e "$source/overlay/quarkwave.xclbin" ]; then
-    die "the archive is without bitstream ($(fact bitstream)). For another device than the board, copy service.env to $prefix and set" \
-      "QUARKWAVE_DEVICE there"
+  if grep -q '^ *name *= *"board"' "$(settings)" && [ ! -e "$source/overlay/quarkwave.bit" ] && [ ! -e "$source/overlay/quarkwave.xclbin" ]; then
+    die "the archive is without bitstream ($(fact bitstream)). For another device than the board, copy quarkwave.toml to $prefix and" \
+      "name that device there"
   fi
 }
 
@@ -133,13 +130,27 @@ make_environment() {
   "$release/venv/bin/python" -m pip install --disable-pip-version-check "${offline[@]}" "$release/${wheel}[$extras]"
 }
 
-check_release() {
-  (cd "$release" && venv/bin/python -m driver.deploy check . && venv/bin/python -m host_service --help >/dev/null)
+check_release() { # the files, and the settings as the new software reads them
+  local trial=$prefix/trial.toml # here, since paths in it are relative
+  sed "s|\"current/|\"releases/$id/|" "$(settings)" >"$trial"
+  (cd "$release" && venv/bin/python -m driver.deploy check . && venv/bin/python -m host_service check "$trial")
+  rm "$trial"
 }
 
 # The switch -----------------------------------------------------------------------------------------------------------
 
 target() { readlink "$prefix/$1" || true; }
+
+release_before() { # `previous`, or what it should be when a run was killed between the two links
+  local current name
+  current=$(target current)
+  for name in "$(target previous)" $(cd "$prefix" && printf '%s\n' releases/*); do
+    if [ -n "$name" ] && [ "$name" != "$current" ] && [ -e "$prefix/$name/.complete" ]; then
+      echo "$name"
+      return
+    fi
+  done
+}
 
 point() { # point NAME TARGET: the link NAME, in one rename
   ln -sfn "$2" "$prefix/$1.new"
@@ -158,7 +169,7 @@ put() { # put FILE: standard input becomes FILE, whole or not at all; `changed` 
 }
 
 write_settings() {
-  if [ ! -e "$prefix/service.env" ]; then put "$prefix/service.env" <"$source/service.env"; fi
+  if [ ! -e "$prefix/quarkwave.toml" ]; then put "$prefix/quarkwave.toml" <"$source/quarkwave.toml"; fi
   if [ -n "$units" ]; then
     put "$units/quarkwave.service" < <(sed "s|@PREFIX@|$prefix|g" "$source/quarkwave.service")
     if [ -n "$changed" ]; then rm -f "$prefix/answering"; fi # the service was not started by this unit
@@ -183,16 +194,14 @@ put_notebook() { # beside the user's own when that was changed
 }
 
 switch() {
-  local old
-  old=$(target current)
-  if [ "$old" != "releases/$id" ]; then
-    if [ -n "$old" ]; then point previous "$old"; fi
-    point current "releases/$id"
-  fi
+  local before
+  before=$(target current)
+  if [ "$before" = "releases/$id" ]; then before=$(release_before); fi
+  if [ -n "$before" ] && [ "$before" != "$(target previous)" ]; then point previous "$before"; fi
+  if [ "$(target current)" != "releases/$id" ]; then point current "releases/$id"; fi
 }
 
 restart() { # the service runs `current` and answers rightly; else fails
-  local host
   if [ -z "$units" ]; then
     say "start the service: $prefix/current/serve"
     return
@@ -204,19 +213,15 @@ restart() { # the service runs `current` and answers rightly; else fails
   rm -f "$prefix/answering"
   # Descriptor 9 holds the lock, which nothing that is started here should keep.
   systemctl daemon-reload 9>&- && systemctl enable --quiet quarkwave 9>&- && systemctl restart quarkwave 9>&- || return 1
-  host=$(setting QUARKWAVE_HOST)
-  if [ "$host" = 0.0.0.0 ]; then host=127.0.0.1; fi
-  (cd "$prefix/current" && venv/bin/python -m driver.deploy answer . --seconds "$seconds" --address "$host:$(setting QUARKWAVE_PORT)") ||
-    return 1
+  (cd "$prefix/current" && venv/bin/python -m driver.deploy answer . --seconds "$seconds" --config "$prefix/quarkwave.toml") || return 1
   put "$prefix/answering" <<<"$id"
 }
 
 go_back() { # the new release does not answer rightly
   local before failed=$id
-  before=$(target previous)
-  if [ -z "$before" ] || [ "$before" = "releases/$failed" ]; then
-    die "release $failed does not answer as it should (journalctl -u quarkwave), and there is no release before"
-  fi
+  rm "$prefix/releases/$failed/.complete"
+  before=$(release_before)
+  [ -n "$before" ] || die "release $failed does not answer as it should (journalctl -u quarkwave), and there is no release before"
   point current "$before"
   id=${before#releases/}
   restart || die "neither release $failed nor $id, which was running before, answers as it should (journalctl -u quarkwave)"
@@ -224,10 +229,10 @@ go_back() { # the new release does not answer rightly
 }
 
 remove_old() {
-  local folder name
-  for folder in "$prefix"/releases/*; do
-    name=releases/${folder##*/}
-    if [ "$name" != "$(target current)" ] && [ "$name" != "$(target previous)" ]; then rm -rf "$folder"; fi
+  local name keep
+  keep=$(release_before)
+  for name in $(cd "$prefix" && printf '%s\n' releases/*); do
+    if [ "$name" != "$(target current)" ] && [ "$name" != "$keep" ]; then rm -rf "${prefix:?}/$name"; fi
   done
 }
 
@@ -277,11 +282,9 @@ run_rollback() {
   local old
   lock
   old=$(target current)
-  id=$(target previous)
+  id=$(release_before)
   id=${id#releases/}
-  if [ -z "$id" ] || [ "releases/$id" = "$old" ] || [ ! -e "$prefix/previous/.complete" ]; then
-    die "there is no release before $(basename "${old:-none}") in $prefix"
-  fi
+  [ -n "$id" ] || die "there is no release before $(basename "${old:-any}") in $prefix"
   point current "releases/$id"
   point previous "$old"
   restart || die "release $id does not answer as it should: journalctl -u quarkwave"

@@ -78,7 +78,7 @@ def package(
         ),
         "notebook/quarkwave.ipynb": NOTEBOOK.read_bytes(),
     }
-    for name in ("install.sh", "serve", "service.env", "quarkwave.service"):
+    for name in ("install.sh", "serve", "quarkwave.toml", "quarkwave.service"):
         files[name] = (HERE / name).read_bytes()
     with tempfile.TemporaryDirectory(prefix="quarkwave-") as folder:
         wheel = wheel or build_wheel(Path(folder))
