@@ -93,7 +93,7 @@ def test_it_holds_all_that_a_board_needs(make, wheel: Path):
         "MANIFEST",
         "install.sh",
         "serve",
-        "service.env",
+        "quarkwave.toml",
         "quarkwave.service",
         "overlay/quarkwave.hwh",
         "model/program.npu",
