@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator bench-service table2 evaluate-demo train-demo
-.PHONY: jets
+.PHONY: jets physics neutrinos
 .PHONY: synth area pipeline board-soak bench-driver package
 .PHONY: test sim formal waves registers lint format build-npu clean
 
@@ -72,6 +72,12 @@ jets: $(VENV)/.installed  ## N top and N QCD jets in build/jets-N (OUT=folder): 
 evaluate-demo: $(VENV)/.installed  ## AUC of the demo's network on jets it never saw (EVALUATION_JETS a class)
 	$(BIN)/python -m quantize jets --seed 7100 --jets $(EVALUATION_JETS) --split 0 0 1 --out build/evaluation-jets-$(EVALUATION_JETS)
 	$(BIN)/python -m quantize evaluate --jets build/evaluation-jets-$(EVALUATION_JETS)/test.h5
+
+physics: $(VENV)/.installed  ## The paper's Table 1 and Fig. 4 for the stages in WORKSHOP (build/demo-net), and boosted trees (ARGS="--rtl 20")
+	$(BIN)/python benchmarks/physics.py $(if $(WORKSHOP),--workshop $(WORKSHOP)) $(ARGS)
+
+neutrinos: $(VENV)/.installed  ## Transfer learning on toy neutrino events: the demo's featurizer, a new classifier of five classes
+	$(BIN)/python examples/neutrinos.py $(ARGS)
 
 train-demo: $(VENV)/.installed  ## Make the demo's network again, from jets to quantize/trained/demo.npz (hours)
 	$(BIN)/python -m quantize demo-net --out build/demo-net --install

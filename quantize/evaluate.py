@@ -54,6 +54,24 @@ def auc(is_top: NDArray[np.int64], p_top: NDArray) -> float:
     return float(roc_auc_score(is_top, p_top))
 
 
+def auc_difference(
+    is_top: NDArray[np.int64], one: NDArray, other: NDArray, rounds: int = 200, seed: int = 1
+) -> Measured:
+    """Return AUC(one) - AUC(other) of two taggers of the same jets.
+
+    Its error is that of the difference: the spread over bootstrap samples (tops and QCD jets drawn apart), in which what both share
+    cancels.
+    """
+    rng = np.random.default_rng(seed)
+    kinds = [np.flatnonzero(is_top == kind) for kind in (0, 1)]
+
+    def difference(chosen: NDArray[np.int64]) -> float:
+        return auc(is_top[chosen], one[chosen]) - auc(is_top[chosen], other[chosen])
+
+    drawn = [difference(np.concatenate([rng.choice(kind, len(kind)) for kind in kinds])) for _ in range(rounds)]
+    return Measured(difference(np.concatenate(kinds)), float(np.std(drawn)))
+
+
 def rejection(is_top: NDArray[np.int64], p_top: NDArray, signal_efficiency: float = 0.3) -> Measured | None:
     """Return 1 / (QCD efficiency) at the tightest cut that keeps `signal_efficiency` of the tops.
 

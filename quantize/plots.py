@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from quantize.dataset import written_whole
-from quantize.evaluate import auc, roc
+from quantize.evaluate import Performance, auc, roc
 from quantize.images import HALF_WIDTH
 
 _NAMES = {0: "QCD", 1: "top"}
@@ -111,6 +112,36 @@ def draw_roc(curves: dict[str, tuple[NDArray, NDArray]], path: Path) -> None:
     _save(figure, path)
 
 
+def draw_performance(
+    rows: dict[str, Performance], published: dict[str, tuple[float, float, float]], title: str, path: Path
+) -> None:
+    """Draw accuracy, AUC and 1/eB of each row with its statistical error, and beside it what was published for the row.
+
+    published: accuracy, AUC and 1/eB by the same names; rows may be missing.
+    """
+    figure = Figure(figsize=(12, 1.2 + 0.6 * len(rows)), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(1, 3, sharey=True)
+    for column, (axes, label) in enumerate(zip(panels, ("accuracy", "AUC", "1/eB at eS = 30 %"), strict=True)):
+        for place, (name, row) in enumerate(rows.items()):
+            measured = (row.accuracy, row.auc, row.rejection)[column]
+            if measured is not None:
+                axes.errorbar(measured.value, place, xerr=measured.error, fmt="o", color="tab:red", capsize=3)
+            if name in published:
+                axes.plot(published[name][column], place, "s", markerfacecolor="none", color="tab:gray")
+        axes.set(xlabel=label, ylim=(len(rows) - 0.5, -0.5))
+        axes.grid(alpha=0.3)
+    panels[0].set_yticks(range(len(rows)), list(rows))
+    handles = [
+        Line2D([], [], color="tab:red", marker="o", linestyle="", label="here, with statistical error"),
+        Line2D(
+            [], [], color="tab:gray", marker="s", linestyle="", markerfacecolor="none", label="the paper, its own jets"
+        ),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    _save(figure, path)
+
+
 def draw_confusion(table: NDArray[np.int64], classes: Sequence[str], title: str, path: Path) -> None:
     """Draw a confusion matrix [classes, classes]: each row is a true class, its shares sum to 1."""
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
@@ -131,6 +162,16 @@ def draw_confusion(table: NDArray[np.int64], classes: Sequence[str], title: str,
     axes.set_yticks(range(len(classes)), classes)
     axes.set(xlabel="taken for", ylabel="truth", title=title)
     figure.colorbar(shown, ax=axes, label="share of the true class")
+    _save(figure, path)
+
+
+def draw_two_views(views: NDArray[np.uint8], names: Sequence[str], path: Path) -> None:
+    """Draw event displays, a row an event: views uint8 [n, 2, cells, planes], of x and of y against the planes."""
+    figure = Figure(figsize=(9, 2.6 * len(views)), layout="constrained")
+    for row, event, name in zip(figure.subplots(len(views), 2, squeeze=False), views, names, strict=True):
+        for axes, view, across in zip(row, event, "xy", strict=True):
+            axes.imshow(view, origin="lower", cmap=_COLOUR_MAP, norm=PowerNorm(0.5, vmin=0, vmax=255), aspect="auto")
+            axes.set(title=f"{name}: {across} view", xlabel="plane", ylabel=f"{across} cell")
     _save(figure, path)
 
 
