@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -45,6 +46,7 @@ class DeviceProcess:
 
     def __init__(self, name: str, config: ArrayConfig, timeout: float) -> None:
         self.kind = name
+        self.on_lost: Callable[[DeviceError], None] = lambda error: None
         self._config = config
         self._timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
@@ -112,7 +114,7 @@ class DeviceProcess:
 
     async def shut(self) -> None:
         """Kill the child, if there is one."""
-        self._fail("the device's process was ended")
+        self._disconnect(DeviceError("the device's process was ended"))
         self._release_memory()
         if self._process is not None:
             process, self._process = self._process, None
@@ -169,6 +171,12 @@ class DeviceProcess:
                 future.set_exception((DeviceTimeoutError if failure == "timeout" else DeviceError)(value))
 
     def _fail(self, text: str) -> None:
+        """The child is lost."""
+        error = DeviceError(text)
+        self._disconnect(error)
+        self.on_lost(error)
+
+    def _disconnect(self, error: DeviceError) -> None:
         """The connection is over: so is everything that waits for an answer."""
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
@@ -177,7 +185,7 @@ class DeviceProcess:
         waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             if not future.done():
-                future.set_exception(DeviceError(text))
+                future.set_exception(error)
 
 
 # The child -----------------------------------------------------------------------------------------------------------

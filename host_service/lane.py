@@ -69,6 +69,7 @@ class Lane:
     def __init__(self, number: int, runner: Runner, dispatcher: Dispatcher, timeout: float) -> None:
         self.number = number
         self.runner = runner
+        runner.on_lost = self._gone
         self.state: State = "starting"
         self.program: Program | None = None
         self.running: dict[Job, asyncio.Future[Result]] = {}
@@ -175,6 +176,10 @@ class Lane:
         if self.running:
             self._watch = asyncio.get_running_loop().call_later(self._timeout + GRACE, self._hangs)
 
+    def _gone(self, error: DeviceError) -> None:
+        if self.state == "ready":
+            self._fail(next(iter(self.running), None), error)
+
     def _hangs(self) -> None:
         if self.state in ("ready", "loading") and self.running:
             text = f"the {self.runner.kind} device hangs: no answer within {self._timeout:g} s"
@@ -184,20 +189,26 @@ class Lane:
 
     def _fail(self, culprit: Job | None, error: DeviceError) -> None:
         """Take the device out; its jobs run elsewhere, and it is brought back."""
-        if self.state in ("lost", "closed"):
+        if self.state in ("lost", "closed"):  # the runner was lost while it took this job
+            self._give_back(culprit, error)
             return
         LOG.error("device %d (%s) is taken out: %s", self.number, self.runner.kind, error)
         self.state, self.error = "lost", error
         self.faults += 1
         if self._watch is not None:
             self._watch.cancel()
+        self._give_back(culprit, error)
+        self._task = asyncio.get_running_loop().create_task(self._recover())
+        self._dispatcher.pump()
+
+    def _give_back(self, culprit: Job | None, error: DeviceError) -> None:
         jobs, self.running = self.running, {}
         for job, future in jobs.items():
             job.lane = None
             future.cancel()
+            if self.state == "closed":
+                job.fail(error)
         self._dispatcher.lost(list(jobs), culprit, error)
-        self._task = asyncio.get_running_loop().create_task(self._recover())
-        self._dispatcher.pump()
 
     async def _recover(self) -> None:
         program = self.program

@@ -6,12 +6,13 @@ Both run images in the order of the calls and compute back to back; the methods 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from driver.device import DeviceError
 from driver.runtime import Npu, Result
 from hw.program import Program
 
@@ -21,6 +22,8 @@ class Runner(Protocol):
 
     kind: str
     """The device, for people."""
+    on_lost: Callable[[DeviceError], None]
+    """Called when the NPU is gone, whether something runs or not."""
 
     async def open(self) -> None:
         """Make the NPU ready for load(), from any state. Raises DeviceError."""
@@ -47,6 +50,7 @@ class LocalNpu:
     def __init__(self, npu: Npu) -> None:
         self._npu = npu
         self.kind = npu.device.kind
+        self.on_lost: Callable[[DeviceError], None] = lambda error: None
 
     async def open(self) -> None:
         """Nothing to do: load() writes the device's memory again."""

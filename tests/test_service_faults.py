@@ -96,9 +96,9 @@ def healthy(running: Running) -> bool:
     return all(lane.state == "ready" for lane in lanes(running))
 
 
-def pid(running: Running, number: int) -> int:
+def pid(running: Running, number: int) -> int | None:
     runner = lanes(running)[number].runner
-    assert isinstance(runner, DeviceProcess) and runner.pid
+    assert isinstance(runner, DeviceProcess)
     return runner.pid
 
 
@@ -129,6 +129,13 @@ def test_all_devices_killed_at_once_lose_no_request(golden: Running):
     victims = [pid(golden, number) for number in range(2)]
     assert load(golden, 200, lambda: [os.kill(victim, signal.SIGKILL) for victim in victims]) == {"right": 200}
     until(lambda: healthy(golden), "the devices come back")
+
+
+def test_a_device_that_dies_without_work_is_brought_back_too(golden: Running):
+    until(lambda: healthy(golden), "both devices work")
+    victim = pid(golden, 0)
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: healthy(golden) and pid(golden, 0) != victim, "the device comes back")
 
 
 def test_devices_share_the_work(golden: Running):
