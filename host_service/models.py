@@ -30,7 +30,6 @@ MAX_BATCH = 64
 """Most images of one request. The NPU takes them one at a time, so larger batches would only delay other callers."""
 MAX_CONSTITUENTS = 200
 """Of one jet, zero-padded ones included."""
-LABELS = ("QCD", "top")
 COUNTERS = tuple(field.name for field in fields(Counters) if field.name != "layers")
 """Columns of the output ``npu_counters``."""
 SMALL = 1 << 18
@@ -83,6 +82,7 @@ class Sample:
     model: str
     image: NDArray[np.uint8]
     probabilities: tuple[float, ...]
+    labels: tuple[str, ...]
 
 
 class Model:
@@ -148,15 +148,16 @@ class Model:
 
 
 class Tagger(Model):
-    """image [H, W, C] -> ``probabilities`` [P(QCD), P(top)], from a featurizer and a classifier on the CPU.
+    """image [H, W, C] -> ``probabilities`` of the classifier's classes (QCD and top, or a user's own), from a featurizer and a
+    classifier on the CPU.
 
     Raises ValueError when the classifier's arrays do not fit together, or are for another number of features.
     """
 
     def __init__(self, name: str, program: Program, scheduler: Scheduler, device: str, classifier: Classifier) -> None:
         super().__init__(name, program, scheduler, device)
-        features, hidden = program.output.channels, len(classifier.b1)
-        expected = [(features, hidden), (hidden,), (hidden, len(LABELS)), (len(LABELS),)]
+        features, hidden, classes = program.output.channels, len(classifier.b1), len(classifier.classes)
+        expected = [(features, hidden), (hidden,), (hidden, classes), (classes,)]
         found = [a.shape for a in (classifier.w1, classifier.b1, classifier.w2, classifier.b2)]
         if found != expected:
             raise ValueError(
@@ -164,8 +165,8 @@ class Tagger(Model):
                 f"needs {expected}: use the classifier that was trained with this network"
             )
         self._classifier = classifier
-        self.outputs = (TensorSpec("probabilities", "FP32", (len(LABELS),), labels=LABELS), *self.outputs)
-        self.parameters["labels"] = ",".join(LABELS)
+        self.outputs = (TensorSpec("probabilities", "FP32", (classes,), labels=classifier.classes), *self.outputs)
+        self.parameters["labels"] = ",".join(classifier.classes)
 
     async def infer(self, inputs: dict[str, NDArray[Any]], deadline: float = math.inf) -> Answer:
         """Answer a batch; see Model.infer()."""
@@ -178,7 +179,11 @@ class Tagger(Model):
             probabilities = await asyncio.to_thread(self._classify, features)
         if self.on_sample is not None:
             (values,) = inputs.values()
-            self.on_sample(Sample(self.name, self._image(values[-1]), tuple(map(float, probabilities[-1]))))
+            self.on_sample(
+                Sample(
+                    self.name, self._image(values[-1]), tuple(map(float, probabilities[-1])), self._classifier.classes
+                )
+            )
         return Answer(
             {"probabilities": probabilities, **found.outputs},
             found.queue_ns,

@@ -21,7 +21,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from host_service.metrics import ServiceMetrics
-from host_service.models import LABELS
 from host_service.registry import Registry
 from host_service.scheduler import Scheduler
 from host_service.statistics import BUCKETS_MS, Recorder
@@ -128,9 +127,8 @@ class Web:
                 for (name, version), s in statistics
             ],
             "latency": {"ends_ms": BUCKETS_MS, "counts": latencies or [0] * (len(BUCKETS_MS) + 1)},
-            "labels": LABELS,
             "samples": [
-                {"model": s.model, "probabilities": s.probabilities, "picture": _picture(s.image)}
+                {"model": s.model, "labels": s.labels, "probabilities": s.probabilities, "picture": _picture(s.image)}
                 for s in reversed(list(self._recorder.samples))
             ],
         }
