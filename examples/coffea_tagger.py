@@ -28,8 +28,12 @@ class JetTagger(triton_wrapper):
 
     def prepare_awkward(self, particles: ak.Array) -> tuple[list[Any], dict[str, Any]]:
         """The model's input: [jets, 200, 4] of E, px, py, pz, with zeros behind the last particle."""
-        padded = ak.fill_none(ak.pad_none(particles, MOST, axis=1, clip=True), dict.fromkeys(particles.fields, 0.0))
-        columns = [ak.values_astype(padded[name], np.float32)[..., np.newaxis] for name in ("E", "px", "py", "pz")]
+
+        def column(name: str) -> ak.Array:
+            padded = ak.fill_none(ak.pad_none(particles[name], MOST, axis=1, clip=True), 0.0)
+            return ak.values_astype(padded, np.float32)[..., np.newaxis]
+
+        columns = [column(name) for name in ("E", "px", "py", "pz")]
         return [], {"output_list": ["probabilities"], "input_dict": {"constituents": ak.concatenate(columns, axis=2)}}
 
 
@@ -42,9 +46,8 @@ def particles(path: Path, limit: int | None = None) -> ak.Array:
     """Jets of an HDF5 file of `python -m quantize jets`, without the zeros that pad them."""
     table = pd.read_hdf(path, "table", stop=limit)
     axes = {"E": "E", "px": "PX", "py": "PY", "pz": "PZ"}
-    padded = ak.zip(
-        {name: ak.Array(table[[f"{column}_{i}" for i in range(MOST)]].to_numpy()) for name, column in axes.items()}
-    )
+    columns = {name: table[[f"{axis}_{i}" for i in range(MOST)]].to_numpy() for name, axis in axes.items()}
+    padded = ak.zip({name: ak.from_regular(ak.Array(values)) for name, values in columns.items()})
     return padded[padded.E > 0]
 
 
