@@ -6,10 +6,9 @@ import argparse
 import asyncio
 import logging
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-
-import uvloop
 
 from driver.device import DeviceError
 from driver.runtime import TIMEOUT
@@ -56,7 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{options.config} is in order")
             return 0
         keep_large_blocks()
-        uvloop.install()
+        with suppress(ImportError):  # it has no wheel for 32-bit ARM
+            import uvloop
+
+            uvloop.install()
         asyncio.run(serve_until_stopped(configuration))
     except (DeviceError, ProgramError, ConfigurationError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
