@@ -50,7 +50,8 @@ def check_answer(folder: Path, configuration: Path, seconds: float) -> str:
     has. Raises DeviceError when nobody answers in time, or the answer is wrong.
     """
     values = tomllib.loads(configuration.read_text())
-    server, tokens = values.get("server", {}), values.get("tokens", [])
+    server = values.get("server", {})
+    tokens = [t for t in values.get("tokens", []) if {"*", "featurizer"} & set(t.get("models", ["*"]))]
     host, port = server.get("host", "127.0.0.1"), server.get("port", 8001)
     address = f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
     if "tls" in values:
