@@ -15,7 +15,7 @@ JOBS   ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator bench-service table2 evaluate-demo train-demo
+.PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator bench-service soak-service table2 evaluate-demo train-demo
 .PHONY: jets physics neutrinos
 .PHONY: synth area pipeline board-soak bench-driver package
 .PHONY: test sim formal waves registers lint format build-npu clean
@@ -62,6 +62,10 @@ bench-emulator: $(VENV)/.installed  ## The bit-exact CPU emulator beside ONNX Ru
 
 bench-service: $(VENV)/.installed  ## The service beside a stock Triton server: latency and throughput of 1 to 500 clients (15 minutes)
 	$(BIN)/python benchmarks/service.py $(ARGS)
+
+soak-service: $(VENV)/.installed  ## 100,000 requests to the service, every answer compared, its memory watched (5 minutes)
+	$(BIN)/python -m hls compile --checkpoint quantize/trained/demo.npz --board sim-small --out build/demo.npu
+	$(BIN)/python benchmarks/service_soak.py build/demo.npu $(ARGS)
 
 table2: $(VENV)/.installed  ## The paper's Table 2 with our rows beside it
 	$(BIN)/python benchmarks/table2.py
