@@ -26,7 +26,7 @@ import numpy as np
 import service_plots
 import workload
 from loadgen import Load, Measurement
-from service_servers import MODEL, Server, quarkwave, triton
+from service_servers import FEATURES, MODEL, Server, quarkwave, triton
 from stock_triton import WHEEL
 from tqdm import tqdm
 
@@ -39,6 +39,7 @@ BOARD = "zcu104"
 """Whose program the service loads; the timed device takes the same time for all."""
 OURS, ONE, TUNED = "Quarkwave", "Triton, 1 instance", "Triton, 2 instances + lock"
 DEVICE_MS = 1.8
+PARTS = ("timed", "instant", "particles", "emulator")
 REQUESTS = 4
 """Different images that the clients send in turn."""
 
@@ -51,7 +52,8 @@ class Part:
     device_ms: float | None
     """Time of the device, None when it is no timed one."""
     servers: dict[str, Callable[[ExitStack], Server]]
-    requests: Path
+    requests: dict[str, Path]
+    """Folder of requests for each server."""
     clients: list[int]
     rounds: int
     seconds: float
@@ -71,7 +73,7 @@ class Part:
                         bar.update()
 
     def _measure(self, name: str, server: Server, clients: int, cores: tuple[int, ...]) -> None:
-        load = Load(server.address, str(self.requests), clients, self._seconds(clients), cores=cores)
+        load = Load(server.address, str(self.requests[name]), clients, self._seconds(clients), cores=cores)
         before = server.cpu_seconds()
         measurement = loadgen.measure(load)
         spent = 1e3 * (server.cpu_seconds() - before) / measurement.calls
@@ -139,52 +141,80 @@ class Part:
 # What is measured ----------------------------------------------------------------------------------------------------
 
 
-def parts(options: argparse.Namespace, server_cores: tuple[int, ...]) -> list[Part]:
-    """The parts that were asked for."""
+def parts(options: argparse.Namespace, server_cores: tuple[int, ...]) -> dict[str, Part]:
+    """All parts, by the name that --parts knows."""
     program = workload.program_file(BOARD)
-    images = workload.jet_sample(REQUESTS).astype(np.float32) / 256
-    requests = loadgen.write_requests(FOLDER / "images", MODEL, "image", list(images[:, None]), ("features",))
+    images = workload.jet_sample(REQUESTS).astype(np.float32)[:, None] / 256
+    particles = workload.constituents_sample(REQUESTS)[:, None]
+    features, probabilities = ("features",), ("probabilities",)
+    to_features = loadgen.write_requests(FOLDER / "features", MODEL, "image", list(images), features)
+    to_tags = loadgen.write_requests(FOLDER / "tags", "tagger", "image", list(images), probabilities)
+    to_tags_of_particles = loadgen.write_requests(
+        FOLDER / "particles", "constituents_tagger", "constituents", list(particles), probabilities
+    )
+    classifier = FOLDER / "classifier.npz"
+    _write_classifier(classifier)
 
-    def ours(device: str) -> Callable[[ExitStack], Server]:
+    def ours(device: str, classifier: Path | None = None) -> Callable[[ExitStack], Server]:
         log = FOLDER / f"quarkwave-{device.replace(':', '-')}.log"
-        return lambda stack: stack.enter_context(quarkwave(program, device, server_cores, log))
+        return lambda stack: stack.enter_context(quarkwave(program, device, server_cores, log, classifier))
 
     def stock(ms: float, instances: int) -> Callable[[ExitStack], Server]:
         folder = FOLDER / f"triton-{ms:g}ms-{instances}"
         return lambda stack: stack.enter_context(triton(folder, ms, instances, server_cores))
 
-    timed = {OURS: ours(f"timed:{DEVICE_MS}ms"), ONE: stock(DEVICE_MS, 1), TUNED: stock(DEVICE_MS, 2)}
-    instant = {OURS: ours("timed:0ms"), ONE: stock(0.0, 1)}
+    def part(
+        title: str,
+        device_ms: float | None,
+        servers: dict[str, Callable[[ExitStack], Server]],
+        *requests: Path,
+        **more: Any,
+    ) -> Part:
+        folders = requests if len(requests) > 1 else requests * len(servers)
+        defaults = {"clients": options.clients, "rounds": options.rounds, "seconds": options.seconds}
+        return Part(title, device_ms, servers, dict(zip(servers, folders, strict=True)), **(defaults | more))
+
+    timed = f"timed:{DEVICE_MS}ms"
     few = [c for c in options.clients if c in (10, 50)] or options.clients[:1]
-    return [
-        Part(
+    return {
+        "timed": part(
             f"Timed device of {DEVICE_MS} ms, FP32 images of 602 kB",
             DEVICE_MS,
-            timed,
-            requests,
-            options.clients,
-            options.rounds,
-            options.seconds,
+            {OURS: ours(timed), ONE: stock(DEVICE_MS, 1), TUNED: stock(DEVICE_MS, 2)},
+            to_features,
         ),
-        Part(
+        "instant": part(
             "Timed device of 0 ms (the front end alone), FP32 images of 602 kB",
             0.0,
-            instant,
-            requests,
-            few,
-            options.rounds,
-            options.seconds,
+            {OURS: ours("timed:0ms"), ONE: stock(0.0, 1)},
+            to_features,
+            clients=few,
         ),
-        Part(
+        "particles": part(
+            f"What a jet's particles save: tagging on a timed device of {DEVICE_MS} ms",
+            DEVICE_MS,
+            {"image, FP32, 602 kB": ours(timed, classifier), "particles, 3.2 kB": ours(timed, classifier)},
+            to_tags,
+            to_tags_of_particles,
+            clients=[c for c in options.clients if c <= 50] or options.clients[:1],
+        ),
+        "emulator": part(
             "Bit-exact emulator, ResNet-50, FP32 images of 602 kB",
             None,
             {OURS: ours("emulator")},
-            requests,
-            options.clients,
-            1,
-            options.emulator_seconds,
+            to_features,
+            rounds=1,
+            seconds=options.emulator_seconds,
         ),
-    ]
+    }
+
+
+def _write_classifier(path: Path) -> None:
+    """A classifier of ResNet-50's features with random weights: its time is that of a trained one."""
+    rng = np.random.default_rng(1)
+    shapes = {"w1": (FEATURES, 16), "b1": (16,), "w2": (16, 2), "b2": (2,)}
+    with written_whole(path) as temporary:
+        np.savez(temporary, **{f"classifier/{k}": rng.standard_normal(v).astype(np.float32) for k, v in shapes.items()})
 
 
 # What must hold ------------------------------------------------------------------------------------------------------
@@ -245,9 +275,7 @@ def main() -> int:
         "--seconds", type=float, default=6.0, help="of measuring a load in a round (default: %(default)s)"
     )
     parser.add_argument("--emulator-seconds", type=float, default=20.0, help="the same with the emulator")
-    parser.add_argument(
-        "--parts", nargs="+", choices=("timed", "instant", "emulator"), default=("timed", "instant", "emulator")
-    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="(default: all)")
     parser.add_argument(
         "--shared-cores", action="store_true", help="do not keep servers and load generator on separate CPUs"
     )
@@ -264,22 +292,20 @@ def main() -> int:
     server_cores, generator_cores = ((), ()) if split else (tuple(cores[:half]), tuple(cores[half:]))
     FOLDER.mkdir(parents=True, exist_ok=True)
     load_before = os.getloadavg()[0]
-    timed, instant, emulator = parts(options, server_cores)
-    chosen = [
-        p for name, p in (("timed", timed), ("instant", instant), ("emulator", emulator)) if name in options.parts
-    ]
-    for part in chosen:
+    every = parts(options, server_cores)
+    chosen = {name: every[name] for name in options.parts}
+    for part in chosen.values():
         part.run(generator_cores)
     print(
         f"\n{_cpu()}, {len(cores)} cores; servers on {list(server_cores) or 'all'}, load generator on {list(generator_cores) or 'all'}"
     )
     print(f"load average {load_before:.1f} before, {os.getloadavg()[0]:.1f} after; gRPC {grpc.__version__}; {WHEEL}")
-    for part in chosen:
+    for part in chosen.values():
         part.show()
     print(
         "device: share of the time that the device is busy; CPU ms: of the server, a call; gen.: share of a core that the generator takes"
     )
-    found = bars(timed, instant)
+    found = bars(every["timed"], every["instant"])
     report = {
         "cpu": _cpu(),
         "cores": len(cores),
@@ -291,15 +317,14 @@ def main() -> int:
         "load_after": os.getloadavg()[0],
         "rounds": options.rounds,
         "seconds": options.seconds,
-        "parts": {part.title: part.rows() for part in chosen},
+        "parts": {part.title: part.rows() for part in chosen.values()},
         "bars": [dict(zip(("what", "measured", "sign", "bar"), bar, strict=True)) for bar in found],
     }
     with written_whole(options.out) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n")
     print(f"\nreport: {options.out}")
-    for name, part in (("timed", timed), ("instant", instant), ("emulator", emulator)):
-        if part in chosen:
-            part.draw(options.out.with_name(f"{options.out.stem}-{name}.png"))
+    for name, part in chosen.items():
+        part.draw(options.out.with_name(f"{options.out.stem}-{name}.png"))
     return 1 if missed(found) else 0
 
 

@@ -66,12 +66,17 @@ def program_file(board: str, version: str = "v1.5", seed: int = 1) -> Path:
 
 def jet_sample(count: int) -> NDArray[np.uint8]:
     """Images of ``count`` simulated jets, tops and QCD mixed: uint8 [count, 224, 224, 3]. Raises ValueError for more than there are."""
+    return jet_images(constituents_sample(count), SIZE)
+
+
+def constituents_sample(count: int) -> NDArray[np.float32]:
+    """The particles of those jets: [count, 200, 4] of E, px, py, pz in GeV, zero-padded."""
     if not 1 <= count <= 2 * JETS_PER_CLASS:
-        raise ValueError(f"{count} images: there are 1 to {2 * JETS_PER_CLASS}")
+        raise ValueError(f"{count} jets: there are 1 to {2 * JETS_PER_CLASS}")
     folder = FOLDER / f"jets-{_jets_digest()}"
     if not (folder / "manifest.json").is_file():
         jets.generate(folder, RECIPE, JETS_PER_CLASS, {"test": 1.0})
-    return jet_images(dataset.read(folder / "test.h5", limit=count).constituents, SIZE)
+    return dataset.read(folder / "test.h5", limit=count).constituents
 
 
 def _jets_digest() -> str:
