@@ -111,23 +111,25 @@ copy_files() {
 }
 
 make_environment() {
-  local wheel offline=() extras=board${kernels:+,notebook}
-  wheel=$(cd "$release" && echo quarkwave-*.whl)
+  local wheel python_here=$release/venv/bin/python offline=()
+  wheel=$(echo "$release"/quarkwave-*.whl)
   if [ -n "$wheels" ]; then offline=(--no-index --find-links "$(realpath -- "$wheels")"); fi
   rm -rf "$release/venv"
-  if [ -z "$pynq" ] && command -v uv >/dev/null; then
-    uv venv --quiet --python "$python" "$release/venv"
-    uv pip install --python "$release/venv/bin/python" "${offline[@]}" "$release/${wheel}[$extras]"
-    return
-  fi
-  "$python" -m venv ${pynq:+--system-site-packages} "$release/venv"
   if [ -n "$pynq" ]; then
     # The image's own pynq belongs to its kernel and XRT. It comes last in the search path, so what we bring goes before it.
-    local own=$release/venv/bin/python where='import sysconfig; print(sysconfig.get_path("purelib"))'
-    "$pynq/bin/python" -c "$where" >"$("$own" -c "$where")/pynq-image.pth"
-    "$own" -m pip install --disable-pip-version-check --no-index --no-deps --ignore-installed "$release/$wheel"
+    local where='import sysconfig; print(sysconfig.get_path("purelib"))'
+    "$python" -m venv --system-site-packages "$release/venv"
+    "$pynq/bin/python" -c "$where" >"$("$python_here" -c "$where")/pynq-image.pth"
+    "$python_here" -m pip install --disable-pip-version-check --no-index --no-deps --ignore-installed "$wheel"
+    "$python_here" -m pip install --disable-pip-version-check "${offline[@]}" "$wheel${kernels:+[notebook]}"
+    "$python_here" -c 'import pynq' || die "$pynq has no pynq that works; --pynq names another environment, --pynq '' none"
+  elif command -v uv >/dev/null; then
+    uv venv --quiet --python "$python" "$release/venv"
+    uv pip install --python "$python_here" "${offline[@]}" "${wheel}[board${kernels:+,notebook}]"
+  else
+    "$python" -m venv "$release/venv"
+    "$python_here" -m pip install --disable-pip-version-check "${offline[@]}" "${wheel}[board${kernels:+,notebook}]"
   fi
-  "$release/venv/bin/python" -m pip install --disable-pip-version-check "${offline[@]}" "$release/${wheel}[$extras]"
 }
 
 check_release() { # the files, and the settings as the new software reads them
