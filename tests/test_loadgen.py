@@ -1,0 +1,95 @@
+"""The load generator counts what really happened, or the service's figures would mean nothing."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import loadgen
+import numpy as np
+import pytest
+import service_plots
+from loadgen import Load
+from random_networks import featurizer, random_image
+from service_servers import serving
+from tritonclient.grpc import InferenceServerClient
+
+from hw.sources import ROOT
+
+PROGRAM = featurizer(121)
+
+
+@pytest.fixture(scope="module")
+def requests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    images = [random_image(np.random.default_rng(seed), PROGRAM)[None] for seed in range(3)]
+    return loadgen.write_requests(tmp_path_factory.mktemp("requests"), "featurizer", "image", images, ("features",))
+
+
+def test_it_counts_the_calls_that_the_service_counts(requests: Path, tmp_path: Path):
+    PROGRAM.save(tmp_path / "net.npu")
+    arguments = ["--program", tmp_path / "net.npu", "--device", "timed:2ms"]
+    with serving(arguments, tmp_path / "log") as server, InferenceServerClient(server.address) as client:
+        found = loadgen.measure(Load(server.address, str(requests), clients=7, seconds=2.0, warm_up=0.3))
+        (stats,) = client.get_inference_statistics("featurizer").model_stats
+    opening = 7  # a call for each connection before the load begins
+    assert found.failures == {}
+    assert stats.inference_stats.success.count == found.calls + opening
+    assert 7 <= len(found.latencies) <= found.calls
+    assert found.throughput * 2e-3 <= 1.05, "no faster than the device"
+    assert found.percentile(0) >= 2.0
+    in_flight = found.throughput * found.latencies.mean() / 1e3
+    assert in_flight == pytest.approx(7, rel=0.5), "closed loop: Little's law gives the number of clients"
+
+
+class Broken(grpc.GenericRpcHandler):
+    """Answers the first call of a connection, then an error, a short answer, and the right one, in turns."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        return grpc.unary_unary_rpc_method_handler(self._answer)
+
+    def _answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self._calls += 1
+        if self._calls <= 3:
+            return bytes(10)
+        if self._calls % 3 == 0:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+        return bytes(9 if self._calls % 3 == 1 else 10)
+
+
+def test_errors_and_short_answers_are_failures(requests: Path):
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((Broken(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        found = loadgen.measure(Load(f"127.0.0.1:{port}", str(requests), clients=3, seconds=0.5, warm_up=0.1))
+    finally:
+        server.stop(None)
+    third = found.calls / 3
+    assert set(found.failures) == {"RESOURCE_EXHAUSTED", "WRONG_LENGTH"}
+    assert all(abs(count - third) <= 2 for count in found.failures.values())
+    assert len(found.latencies) <= third + 2
+
+
+def test_it_runs_as_a_command(requests: Path, tmp_path: Path):
+    PROGRAM.save(tmp_path / "net.npu")
+    with serving(["--program", tmp_path / "net.npu"], tmp_path / "log") as server:
+        command = [sys.executable, "benchmarks/loadgen.py", "--address", server.address, "--requests", str(requests)]
+        command += ["--clients", "2", "--seconds", "0.5", "--warm-up", "0.1", "--quiet"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["failures"] == {}
+    assert found["throughput"] > 0 and found["p50_ms"] <= found["p99_ms"]
+
+
+def test_a_figure_is_drawn_also_where_a_server_lacks_a_load(tmp_path: Path):
+    rng = np.random.default_rng(1)
+    latencies = {"ours": {1: rng.gamma(9, 1, 500), 500: rng.gamma(9, 100, 20_000)}, "theirs": {1: rng.gamma(9, 1, 300)}}
+    throughput = {"ours": {1: [200.0, 210.0], 500: [540.0, 550.0]}, "theirs": {1: [190.0]}}
+    service_plots.draw("a title", latencies, throughput, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
