@@ -131,7 +131,9 @@ class Bench:
             assert moving == (dut.conv_o.value or dut.drain_o.value)
             if moving:
                 # The cycle in which the pass starts after all is not a wait.
-                assert not begun or stretched or waits == max(0, pause - 1), f"{waits} of {pause} cycles were waits: {d}"
+                assert not begun or stretched or waits == max(0, pause - 1), (
+                    f"{waits} of {pause} cycles were waits: {d}"
+                )
                 begun, pause, waits = True, 0, 0
             else:
                 pause, waits = pause + 1, waits + waiting
