@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import grpc
 import numpy as np
@@ -49,6 +49,9 @@ class Scheduler:
         """Images that found the queue full."""
         self.dropped = 0
         """Images whose caller left, or whose time was over, before a device had them."""
+        self.on_works: Callable[[bool], None] = lambda works: None
+        """Called when there is no device that works any more, and when there is one again."""
+        self._worked = True
         self._mean_seconds = 0.01
 
     @property
@@ -137,6 +140,7 @@ class Scheduler:
 
     def pump(self) -> None:
         """Hand jobs to devices with room, oldest first."""
+        self._tell()
         while self._queue:
             job = self._queue[0]
             if not job.queued:  # its caller has left
@@ -153,6 +157,11 @@ class Scheduler:
                 return
             self._unqueue()
             lane.give(job)
+
+    def _tell(self) -> None:
+        if self.works != self._worked:
+            self._worked = self.works
+            self.on_works(self.works)
 
     def _unqueue(self) -> None:
         self._queue.popleft().queued = False
@@ -190,6 +199,7 @@ class Scheduler:
 
     def out_of_order(self, error: DeviceError) -> None:
         """A device could not be brought back; when none can, nobody shall wait in vain."""
+        self._tell()
         if not self.works:
             for job in list(self._queue):
                 if job.queued:

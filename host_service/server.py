@@ -56,6 +56,7 @@ class Service:
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._web: Web | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     @classmethod
     def local(cls, npu: Npu, classifier: Classifier | None = None, **options: object) -> Service:
@@ -111,9 +112,17 @@ class Service:
             self._server = None
             await self.stop()
             raise
-        for name in ("", SERVICE.full_name):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._set_health(True)
+        self.scheduler.on_works = self._works
         return port
+
+    def _works(self, works: bool) -> None:
+        self._telling = asyncio.get_running_loop().create_task(self._set_health(works))
+
+    async def _set_health(self, works: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if works else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", SERVICE.full_name):
+            await self._health.set(name, status)
 
     def _grpc_server(self) -> grpc.aio.Server:
         options = [

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from random_networks import CHANNELS, SIZE, feature_sums, featurizer, featurizer_layers, random_image
 from running_service import random_classifier, running_service
 from tritonclient.grpc import InferResult
@@ -234,6 +235,8 @@ def test_a_device_that_never_finishes_makes_the_service_unavailable_with_its_tex
             assert "no device works: the golden model has finished" in caught.value.details()
             assert dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
         assert not Stub(channel).ServerReady(pb.ServerReadyRequest()).ready
+        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def test_a_device_that_does_not_finish_once_is_loaded_again_and_the_request_answered():
