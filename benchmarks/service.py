@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -291,6 +292,7 @@ def main() -> int:
     split = options.shared_cores or not half
     server_cores, generator_cores = ((), ()) if split else (tuple(cores[:half]), tuple(cores[half:]))
     FOLDER.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped too
     load_before = os.getloadavg()[0]
     every = parts(options, server_cores)
     chosen = {name: every[name] for name in options.parts}
