@@ -115,8 +115,11 @@ def _as_json(value: dict[str, Any]) -> dict[str, Any]:
 def _claim(folder: Path, recipe: Recipe) -> Path:
     """Return the folder of finished chunks, which belongs to one recipe."""
     parts = folder / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
     stamp = parts / "recipe.json"
+    others = [f"{name}.h5" for name in SPLITS if (folder / f"{name}.h5").exists()]
+    if others and not stamp.is_file():
+        raise ValueError(f"{folder} holds {', '.join(others)} that were not made here: choose another folder")
+    parts.mkdir(parents=True, exist_ok=True)
     described = json.dumps(asdict(recipe), indent=1)
     if stamp.is_file() and stamp.read_text() != described:
         raise ValueError(f"{parts} belongs to an unfinished run of another recipe: finish it, or remove that folder")

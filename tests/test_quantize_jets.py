@@ -89,6 +89,13 @@ def test_a_finished_run_is_not_repeated_and_not_overwritten(generated):
     assert (folder / "test.h5").stat().st_mtime_ns == before
 
 
+def test_files_of_others_are_not_overwritten(tmp_path):
+    (tmp_path / "train.h5").write_text("the public dataset")
+    with pytest.raises(ValueError, match=r"holds train\.h5 that were not made here"):
+        generate(tmp_path, SMALL, 10, {"train": 1.0})
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["the public dataset"]
+
+
 def test_an_interrupted_run_goes_on_with_the_chunks_that_are_there(generated, tmp_path, monkeypatch):
     calls = []
 
