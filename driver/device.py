@@ -23,6 +23,10 @@ class DeviceTimeoutError(DeviceError):
     """The device did not finish in time."""
 
 
+class DeviceResetError(DeviceError):
+    """The device was reset meanwhile, with all that ran on it; its own reset() takes it into use again."""
+
+
 class Buffer(Protocol):
     """Memory that host and device share. Host writes reach the device at flush(); device writes reach the host at invalidate()."""
 
@@ -77,23 +81,55 @@ def device_names() -> list[str]:
     return sorted(point.name for point in entry_points(group=DEVICES))
 
 
-def open_device(name: str, config: str | ArrayConfig, **options: Any) -> Device:
-    """Open the device ``name`` for a configuration (or the name of one in hw/boards). Raises DeviceError for an unknown name.
+def open_device(spec: str, config: str | ArrayConfig, **options: Any) -> Device:
+    """Open the one device that ``spec`` names for a configuration (or the name of one in hw/boards).
 
-    What follows a colon in the name is the device's own setting: ``timed:1.8ms``.
+    ``name``, or ``name:setting`` for a device that takes one (``timed:1.8ms``, ``board:0`` for the first of several NPUs), or
+    ``name@where`` where there are several of that name (``board@xrt1``). Raises DeviceError for an unknown name, and where there are
+    several devices: open_devices() takes them all.
     """
+    devices = _open(spec, config, options)
+    if len(devices) > 1:
+        for device in devices:
+            device.close()
+        raise DeviceError(
+            f"{spec!r} is {len(devices)} NPUs: name one ({spec}:0), or take all as a pool (open_devices())"
+        )
+    return devices[0]
+
+
+def open_devices(spec: str, config: str | ArrayConfig, **options: Any) -> list[Device]:
+    """Every device that ``spec`` names, for a ``driver.pool.Pool``: as open_device(), several joined by "+".
+
+    ``board`` is every NPU of the overlay, ``board:0,1`` two of them, ``board@xrt0+board@xrt1`` those of two cards. Raises as open_device();
+    then none stays open.
+    """
+    devices: list[Device] = []
+    try:
+        for item in spec.split("+"):
+            devices += _open(item, config, options)
+    except BaseException:
+        for device in devices:
+            device.close()
+        raise
+    return devices
+
+
+def _open(spec: str, config: str | ArrayConfig, options: dict[str, Any]) -> list[Device]:
     from hw.isa import load_config
 
     points = {point.name: point for point in entry_points(group=DEVICES)}
-    name, colon, setting = name.partition(":")
-    if colon:
-        options["setting"] = setting
+    named, colon, setting = spec.partition(":")
+    name, at, where = named.partition("@")
     if name not in points:
         raise DeviceError(f"no device named {name!r}; installed here: {', '.join(sorted(points)) or 'none'}")
-    if isinstance(config, str):
-        config = load_config(config)
     factory = points[name].load()
-    if colon and "setting" not in signature(factory).parameters:
-        raise DeviceError(f"the device {name!r} has no setting: leave {colon + setting!r} out")
-    device: Device = factory(config, **options)
-    return device
+    parameters = signature(factory).parameters
+    chosen = dict(options)
+    for mark, key, value in ((colon, "setting", setting), (at, "where", where)):
+        if mark and key not in parameters:
+            raise DeviceError(f"the device {name!r} has no {key}: leave {mark + value!r} out")
+        if mark:
+            chosen[key] = value
+    opened = factory(load_config(config) if isinstance(config, str) else config, **chosen)
+    return opened if isinstance(opened, list) else [opened]

@@ -21,7 +21,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from driver.device import Device, DeviceError, DeviceTimeoutError
+from driver.device import Device, DeviceError, DeviceResetError, DeviceTimeoutError
 from driver.pipeline import SLOTS, Result
 from driver.runtime import TIMEOUT, WATCHDOG_CYCLES, Npu, in_order
 from hw.program import Program, ProgramError
@@ -275,8 +275,8 @@ class Pool:
             program = self._program
             try:
                 if program is not None:
-                    hangs = isinstance(member.error, DeviceTimeoutError)
-                    member.npu.recover(program, reset=hangs or member.failures_in_a_row > 1)
+                    gone = isinstance(member.error, (DeviceTimeoutError, DeviceResetError))
+                    member.npu.recover(program, reset=gone or member.failures_in_a_row > 1)
             except Exception as error:  # whatever it is: this NPU is not usable, and the others go on
                 with self._lock:
                     self._count_failure(member, error)

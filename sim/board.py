@@ -30,7 +30,8 @@ from driver.memory import Arena
 from hw.board import Board, VivadoBuild, load_board
 from hw.files import write_if_changed
 from hw.isa import REGISTER_BITS, ArrayConfig, Control, Register
-from hw.synth.hwh import hwh_text, processing_system
+from hw.synth.hwh import REGISTER_STRIDE, hwh_text, npu_names, processing_system
+from sim.axi_intc import AxiInterruptController
 from sim.uio import InterruptLine, line
 from sim.verilated import VerilatedDevice
 
@@ -62,7 +63,8 @@ class _BufferObject:
 class SimulatedBoard(pynq.Device):
     """A board with ``memory_bytes`` of contiguous memory; becomes PYNQ's active device. Close it, or use it as a context manager.
 
-    ``board``: one of hw/boards, or a Board. ``options`` are those of VerilatedDevice (latency, bandwidth, seed).
+    ``board``: one of hw/boards, or a Board, with as many NPUs as it says. ``options`` are those of VerilatedDevice (latency, bandwidth,
+    seed).
     """
 
     def __init__(self, board: str | Board = "pynq-z2", memory_bytes: int = 64 << 20, **options: Any) -> None:
@@ -72,12 +74,14 @@ class SimulatedBoard(pynq.Device):
         self.capabilities = {"REGISTER_RW": True}
         self._ps = processing_system(self.board)
         self.arch = ARCHITECTURES[self._ps.name]
-        self._reset_npu = partial(VerilatedDevice, self.board.array, memory_bytes, **options)
-        self.npu = self._reset_npu()
+        self._new_npu = partial(VerilatedDevice, self.board.array, memory_bytes, **options)
+        self._seed: int = options.get("seed", 1)
+        self.npus = self._reset_npus()
+        self._controller = AxiInterruptController()
         self._arena = Arena(memory_bytes, self.npu.memory.arena.base)
         self._garbage = np.random.default_rng(memory_bytes)
-        self._events = 0
-        """What CONTROL has told us of a run's events and the host has not read yet."""
+        self._events = [0] * len(self.npus)
+        """What CONTROL has told us of a run's events and the host has not read yet, of each NPU."""
         self._interrupt: InterruptLine = line(self._raw_irq)
         self._interrupt.lose(0)  # whatever was asked for on the board before, whose line it was
         self._turn = threading.Condition()
@@ -103,11 +107,13 @@ class SimulatedBoard(pynq.Device):
     def download(self, bitstream: Any, parser: Any = None) -> None:
         """Reset the programmable logic. The memory keeps what it held."""
         with self._visit():
-            old, self.npu = self.npu, self._reset_npu()
-            self.npu.memory.data[:] = old.memory.data
-            old.close()
-            self._events = 0
-            self._interrupt.drive(False)
+            old, self.npus = self.npus, self._reset_npus()
+            self.npu.memory.data[:] = old[0].memory.data
+            for npu in old:
+                npu.close()
+            self._events = [0] * len(self.npus)
+            self._controller = AxiInterruptController()
+            self._interrupt.drive(False, id(self))
         super().post_download(bitstream, parser)
 
     @property
@@ -162,6 +168,11 @@ class SimulatedBoard(pynq.Device):
     # The board's own -------------------------------------------------------------------------------------------------
 
     @property
+    def npu(self) -> VerilatedDevice:
+        """The first NPU, whose memory is everyone's."""
+        return self.npus[0]
+
+    @property
     def memory_used(self) -> int:
         """Bytes of contiguous memory that are allocated."""
         return self._arena.used
@@ -171,15 +182,15 @@ class SimulatedBoard(pynq.Device):
         write_if_changed(folder / "quarkwave.hwh", hwh_text(self.board))
         return write_if_changed(folder / "quarkwave.bit", "")
 
-    def inject(self, error_address: int | None = None, frozen: bool = False) -> None:
-        """Make the memory fail; see VerilatedDevice.inject. Without arguments it is well again."""
+    def inject(self, error_address: int | None = None, frozen: bool = False, npu: int = 0) -> None:
+        """Make the memory fail for one NPU; see VerilatedDevice.inject. Without arguments it is well again."""
         with self._visit():
-            self.npu.inject(error_address, frozen)
+            self.npus[npu].inject(error_address, frozen)
 
-    def break_wires(self, port: str, **broken: Any) -> None:
+    def break_wires(self, port: str, npu: int = 0, **broken: Any) -> None:
         """Break the wires of one port to the memory; see VerilatedDevice.break_wires."""
         with self._visit():
-            self.npu.break_wires(port, **broken)
+            self.npus[npu].break_wires(port, **broken)
 
     def lose_interrupts(self, count: int) -> None:
         """Let the next ``count`` interrupts get lost between kernel and driver."""
@@ -191,8 +202,9 @@ class SimulatedBoard(pynq.Device):
             self._closed = True
             self._started.set()
             self._clock.join()
-            self._interrupt.drive(False)
-            self.npu.close()
+            self._interrupt.drive(False, id(self))
+            for npu in self.npus:
+                npu.close()
 
     def __enter__(self) -> SimulatedBoard:
         return self
@@ -207,27 +219,53 @@ class SimulatedBoard(pynq.Device):
         """The number that PYNQ looks for in /proc/interrupts: the first line from the logic."""
         return {"pl_ps_irq0": 121, "IRQ_F2P": 61}[self._ps.interrupt]
 
+    def _reset_npus(self) -> list[VerilatedDevice]:
+        """The NPUs as after the bitstream was loaded."""
+        first = self._new_npu()
+        others = [
+            self._new_npu(beside=first, seed=self._seed + number) for number in range(1, len(npu_names(self.board)))
+        ]
+        return [first, *others]
+
     def _read(self, address: int) -> int:
-        offset = address - self._ps.base
-        if not 0 <= offset < 1 << REGISTER_BITS:
+        number, offset = divmod(address - self._ps.base, REGISTER_STRIDE)
+        if not self._is_ours(number, offset):
             return self._clock_registers.get(self._clock_offset(address), 0)
         with self._visit():
-            value = self.npu.read_register(offset)
+            if number == len(self.npus):
+                return self._controller.read(offset)
+            value = self.npus[number].read_register(offset)
             if offset == Register.CONTROL:  # reading clears events; those that the clock's thread saw are still due
-                value, self._events = value | self._events, 0
-            self._interrupt.drive(self.npu.step(0))
+                value, self._events[number] = value | self._events[number], 0
+            self._step(0)
             return value
 
     def _write(self, address: int, value: int) -> None:
-        offset = address - self._ps.base
-        if not 0 <= offset < 1 << REGISTER_BITS:
+        number, offset = divmod(address - self._ps.base, REGISTER_STRIDE)
+        if not self._is_ours(number, offset):
             self._clock_registers[self._clock_offset(address)] = value
             return
         with self._visit():
-            self.npu.write_register(offset, value)
-            self._interrupt.drive(self.npu.step(0))
-        if offset == Register.CONTROL and value & Control.START:
+            if number == len(self.npus):
+                self._controller.write(offset, value)
+            else:
+                self.npus[number].write_register(offset, value)
+            self._step(0)
+        if number < len(self.npus) and offset == Register.CONTROL and value & Control.START:
             self._started.set()
+
+    def _is_ours(self, number: int, offset: int) -> bool:
+        """Whether something in the logic answers: an NPU, or the interrupt controller where there are several."""
+        if number == len(self.npus) > 1:
+            return True
+        return 0 <= number < len(self.npus) and offset < 1 << REGISTER_BITS
+
+    def _step(self, cycles: int) -> None:
+        """Clock every NPU, and put the interrupt on its line."""
+        levels = [npu.step(cycles) for npu in self.npus]
+        for number, high in enumerate(levels):
+            self._controller.drive(number, high)
+        self._interrupt.drive(self._controller.output if len(levels) > 1 else levels[0], id(self))
 
     def _clock_offset(self, address: int) -> int:
         offset = address - self._clock_base
@@ -249,17 +287,18 @@ class SimulatedBoard(pynq.Device):
                 self._turn.notify_all()
 
     def _tick(self) -> bool:
-        """The clock's turn: SLICE cycles. Whether the NPU is idle."""
+        """The clock's turn: SLICE cycles. Whether every NPU is idle."""
         with self._turn:
             self._turn.wait_for(lambda: not self._visitors)
-            self._interrupt.drive(self.npu.step(SLICE))
-            control = self.npu.read_register(Register.CONTROL)
-            self._events |= control & EVENTS
-            return bool(control & Control.IDLE)
+            self._step(SLICE)
+            controls = [npu.read_register(Register.CONTROL) for npu in self.npus]
+            for number, control in enumerate(controls):
+                self._events[number] |= control & EVENTS
+            return all(control & Control.IDLE for control in controls)
 
 
 def _run_clock(board: weakref.ref[SimulatedBoard]) -> None:
-    """Clock the NPU while it is busy; time stands still while it is idle."""
+    """Clock the NPUs while one is busy; time stands still while all are idle."""
     while True:
         alive = board()
         if alive is None or alive._closed:
@@ -273,30 +312,50 @@ def _run_clock(board: weakref.ref[SimulatedBoard]) -> None:
         started.wait(1.0)
 
 
-def on_zynq(array: ArrayConfig, board: str = "zcu104") -> Board:
-    """Another board's processing system around ``array``, for arrays that no Zynq board has."""
+def on_zynq(array: ArrayConfig, board: str = "zcu104", npus: int = 1) -> Board:
+    """Another board's processing system around ``npus`` cores of ``array``, for arrays that no Zynq board has."""
     zynq = load_board(board)
     assert isinstance(zynq.build, VivadoBuild)
     ports = tuple(zynq.build.memory_ports[i % len(zynq.build.memory_ports)] for i in range(array.ports + 2))
     clock = zynq.array.clock_mhz
     return replace(
-        zynq, name=array.name, array=replace(array, clock_mhz=clock), build=replace(zynq.build, memory_ports=ports)
+        zynq,
+        name=array.name,
+        array=replace(array, clock_mhz=clock),
+        build=replace(zynq.build, memory_ports=ports, npus=npus),
     )
 
 
-def open_simulated_board(config: ArrayConfig, **options: Any) -> NpuIP:
-    """The driver of the board, through the real pynq, on a simulated board with the RTL; slower than rtl."""
+def open_simulated_board(config: ArrayConfig, setting: str = "1", **options: Any) -> list[NpuIP]:
+    """The driver of the board, through the real pynq, on a simulated board with the RTL; slower than rtl.
+
+    ``setting`` is the number of NPUs on it: simulated-board:2.
+    """
+    if setting not in ("1", "2", "3"):
+        raise DeviceError(f"a simulated board has 1 to 3 NPUs, not {setting!r}")
     try:
         described = load_board(config.name)
         processing_system(described)
     except ValueError:
         described = on_zynq(config)
+    assert isinstance(described.build, VivadoBuild)
+    if setting != "1":
+        described = replace(described, build=replace(described.build, npus=int(setting)))
     board = SimulatedBoard(described, **options)
     try:
         with tempfile.TemporaryDirectory(prefix="quarkwave-") as folder:
-            npu = open_board(config, board.bitstream(Path(folder)))
+            npus = open_board(config, board.bitstream(Path(folder)))
     except BaseException:
         board.close()
         raise
-    npu.closing.callback(board.close)
-    return npu
+    in_use = set(npus)
+
+    def leave(npu: NpuIP) -> None:
+        """The last one switches the board off."""
+        in_use.discard(npu)
+        if not in_use:
+            board.close()
+
+    for npu in npus:
+        npu.closing.callback(leave, npu)
+    return npus

@@ -22,7 +22,9 @@ class InterruptLine:
     def __init__(self) -> None:
         self._kernel, self._user = socket.socketpair()
         self._lock = threading.Lock()
-        self._high = self._enabled = False
+        self._enabled = False
+        self._high: set[int] = set()
+        """Who holds the line high: several boards of one host have the same."""
         self._count = self._to_lose = 0
         threading.Thread(target=self._serve, name="uio", daemon=True).start()
 
@@ -31,10 +33,13 @@ class InterruptLine:
         """What PYNQ opens in place of a path: a file descriptor of its own each time."""
         return os.dup(self._user.fileno())
 
-    def drive(self, high: bool) -> None:
-        """The level that the hardware puts on the line."""
+    def drive(self, high: bool, source: int) -> None:
+        """The level that ``source`` puts on the line."""
         with self._lock:
-            self._high = high
+            if high:
+                self._high.add(source)
+            else:
+                self._high.discard(source)
             self._deliver()
 
     def lose(self, count: int) -> None:

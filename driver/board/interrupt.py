@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from functools import cache
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import pynq
 from pynq.uio import UioController
@@ -20,6 +21,9 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 SPURIOUS_SECONDS = 0.01
 """Pause after an interrupt for which the NPU has no reason, so that a line that is stuck does not take the processor."""
+
+ACKNOWLEDGE = 0x0C
+"""IAR of AMD's AXI interrupt controller (PG099)."""
 
 
 @cache
@@ -72,20 +76,31 @@ def pin_of(device: pynq.Device, cell: str) -> str | None:
     return None
 
 
+_serving: WeakValueDictionary[tuple[int, str], Completion] = WeakValueDictionary()
+"""Who serves the interrupt of a device's pin."""
+
+
 class Completion:
     """Set when the NPU's interrupt has come. ``acknowledge`` lowers the interrupt at the NPU and says whether it was high.
 
     Raises ValueError when PYNQ cannot give the interrupt.
     """
 
-    def __init__(self, pin: str, acknowledge: Callable[[], bool]) -> None:
+    def __init__(self, device: pynq.Device, pin: str, acknowledge: Callable[[], bool]) -> None:
         self.delivered = 0
         """Interrupts that came."""
         self._acknowledge = acknowledge
         self._done = threading.Event()
         self._woken = False
         """Whether it is rearm() that ended the wait, and no interrupt."""
-        self._interrupt = in_loop(lambda: pynq.Interrupt(pin))
+        before = _serving.get((id(device), pin))
+        if before is not None:  # of an overlay that was not closed: it would take the interrupts
+            before.stop()
+        _serving[id(device), pin] = self
+        self._interrupt = in_loop(lambda: _interrupt_of(device, pin))
+        self._controller = (
+            self._interrupt.parent()
+        )  # PYNQ holds it weakly, and forgets it when another overlay is loaded
         self._task = in_loop(lambda: _loop().create_task(self._serve()))
 
     def wait(self, timeout: float) -> bool:
@@ -101,7 +116,22 @@ class Completion:
 
     def stop(self) -> None:
         """Serve the interrupt no longer: when this returns, nothing here touches a register any more."""
-        in_loop(self._task.cancel)  # which runs in the thread of _serve(), and so not in the midst of it
+        in_loop(self._cancel)  # which runs in the thread of _serve(), and so not in the midst of it
+
+    def _cancel(self) -> None:
+        """Cancel the task, and take what it waited for out of PYNQ's lists: there it would be served in place of the next one."""
+        self._task.cancel()
+        controller, waiting = self._controller, self._interrupt.event
+        if isinstance(controller, UioController):
+            controller.wait_events = [event for event in controller.wait_events if event is not waiting]
+        else:
+            handles = controller.wait_handles[self._interrupt.number]
+            if waiting in handles:
+                handles.remove(waiting)
+                controller.event_number -= 1
+            parent = controller.parent
+            if not controller.event_number and isinstance(parent, UioController):
+                parent.wait_events = [event for event in parent.wait_events if event is not controller]
 
     async def _serve(self) -> None:
         try:
@@ -110,6 +140,7 @@ class Completion:
                 if self._woken:  # an interrupt that is pending by now is the next run's, and is to come by itself
                     self._woken = False
                 elif self._acknowledge():
+                    self._clear_latch()
                     self.delivered += 1
                     self._done.set()
                 else:
@@ -121,13 +152,25 @@ class Completion:
 
     def _wake_waiters(self) -> None:
         """Whoever waits looks at its block and waits anew, and with that PYNQ enables the interrupt anew."""
-        controller = self._interrupt.parent()
-        while controller is not None and not isinstance(controller, UioController):  # an AXI interrupt controller
+        controller = self._controller
+        while not isinstance(controller, UioController):  # behind an AXI interrupt controller
             controller = controller.parent
-        if controller is None:
-            return
         came = self._interrupt.event.is_set()
         waiting, controller.wait_events = controller.wait_events, []
         for event in waiting:
             event.set()
         self._woken = not came and self._interrupt.event.is_set()
+
+    def _clear_latch(self) -> None:
+        """An AXI interrupt controller has latched our level anew, since PYNQ acknowledges there before we lower it here (PG099, IAR)."""
+        if not isinstance(self._controller, UioController):
+            self._controller.mmio.write(ACKNOWLEDGE, 1 << self._interrupt.number)
+
+
+def _interrupt_of(device: pynq.Device, pin: str) -> pynq.Interrupt:
+    """PYNQ looks pins up on the active device."""
+    active, pynq.Device.active_device = pynq.Device.active_device, device
+    try:
+        return pynq.Interrupt(pin)
+    finally:
+        pynq.Device.active_device = active

@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,7 +16,7 @@ from driver.board import sensors
 from driver.board.interrupt import Completion, pin_of
 from driver.board.memory import BoardBuffer, ContiguousMemory
 from driver.board.platform import platform_of
-from driver.device import DeviceError, DeviceTimeoutError
+from driver.device import DeviceError, DeviceResetError, DeviceTimeoutError
 from hw.board import board_names
 from hw.isa import MAGIC, REGISTER_BITS, ArrayConfig, ConfigurationError, Control, Register, load_config
 from hw.synth.kernel import VLNV
@@ -59,7 +59,12 @@ class NpuIP(DefaultIP):
         """When a look first found the interrupt pending that is still so."""
         self._acknowledging = threading.Lock()
         self._completion: Completion | None = None
+        self._wants_interrupts = True
+        self._access = threading.Lock()
+        """Held for each access to a register: none is under way once abandon() has returned."""
         self._abandoned = False
+        self.reload: Callable[[], None] | None = None
+        """What resets the logic: the overlay's, which abandons all NPUs in it and loads the bitstream."""
         self.config = self._find_config()
         self.open()
 
@@ -70,19 +75,24 @@ class NpuIP(DefaultIP):
         return self.memory.allocate(nbytes)
 
     def read_register(self, offset: int) -> int:
-        """A 32-bit register."""
-        return int(self._registers32[self._word(offset)])
+        """A 32-bit register. Raises DeviceResetError once abandoned, as all that touches registers."""
+        word = self._word(offset)
+        with self._access:
+            self._check_not_abandoned()
+            return int(self._registers32[word])
 
     def write_register(self, offset: int, value: int) -> None:
         """Write a 32-bit register."""
-        self._registers32[self._word(offset)] = int(value)
+        word = self._word(offset)
+        with self._access:
+            self._check_not_abandoned()
+            self._registers32[word] = int(value)
 
     def wait(self, timeout: float) -> None:
-        """Return when the NPU has signalled done. Raises DeviceTimeoutError after ``timeout`` seconds, DeviceError once abandoned."""
+        """Return when the NPU has signalled done. Raises DeviceTimeoutError after ``timeout`` seconds, DeviceResetError once abandoned."""
         deadline = time.monotonic() + timeout
         while True:
-            if self._abandoned:
-                raise DeviceError(f"the NPU {self._cell!r} is being restarted: run the image again")
+            self._check_not_abandoned()
             left = deadline - time.monotonic()
             if self._signalled(max(0.0, min(left, LOOK_SECONDS))):
                 return
@@ -112,14 +122,32 @@ class NpuIP(DefaultIP):
         self.memory.free_all()
 
     def abandon(self) -> None:
-        """Wait no longer for a run that is on, here and in any thread: its NPU is about to be reset. open() ends this."""
-        self._abandoned = True
+        """Wait no longer for a run that is on, and touch no register in any thread: the NPU is about to be reset. open() ends this."""
+        self._stop_completion()
+        with self._access:
+            self._abandoned = True
+
+    def reset(self) -> None:
+        """Reset the NPU, whatever it is doing, and with it all others in its bitstream, which their own reset() takes into use again.
+
+        Runs are lost, buffers stay. Raises DeviceError when the NPU belongs to no overlay that could load its bitstream.
+        """
+        if self.reload is None:
+            raise DeviceError(f"the NPU {self._cell!r} was not opened by NpuOverlay, which would reset it")
+        self.reload()
+        self.open(self._wants_interrupts)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether it was reset and not yet taken into use again."""
+        return self._abandoned
 
     def open(self, interrupts: bool = True) -> None:
         """Take the NPU into use, by interrupt where there is one, as the constructor does; needed again only after release().
 
         ``interrupts=False`` polls.
         """
+        self._wants_interrupts = interrupts
         self._abandoned = False
         self._stop_completion()
         self.write_register(Register.GLOBAL_INTERRUPT_ENABLE, 0)
@@ -128,7 +156,7 @@ class NpuIP(DefaultIP):
         pin = pin_of(self.device, self._cell) if interrupts else None
         if pin is not None:
             try:
-                self._completion = Completion(pin, self._acknowledge)
+                self._completion = Completion(self.device, pin, self._acknowledge)
                 self.write_register(Register.GLOBAL_INTERRUPT_ENABLE, 1)
             except (ValueError, OSError) as error:  # no UIO device for it, or not ours
                 log.warning("no interrupt from %s (%s); the driver polls instead", pin, error)
@@ -163,8 +191,8 @@ class NpuIP(DefaultIP):
         return sensors.read(self.platform.rails())
 
     def idle(self) -> bool:
-        """Whether no run is on and no START waits."""
-        return bool(self.read_register(Register.CONTROL) & Control.IDLE)
+        """Whether no run is on and no START waits; an abandoned NPU is not known to be."""
+        return not self._abandoned and bool(self.read_register(Register.CONTROL) & Control.IDLE)
 
     def _signalled(self, seconds: float) -> bool:
         """Whether done is signalled within about ``seconds``."""
@@ -207,6 +235,10 @@ class NpuIP(DefaultIP):
             if pending:
                 self.write_register(Register.INTERRUPT_STATUS, pending)
             return bool(pending & DONE)
+
+    def _check_not_abandoned(self) -> None:
+        if self._abandoned:
+            raise DeviceResetError(f"the NPU {self._cell!r} is being restarted: run the image again")
 
     def _word(self, offset: int) -> int:
         if offset & 3 or not 0 <= offset < REGISTER_BYTES:
