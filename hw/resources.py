@@ -71,14 +71,14 @@ def used(c: ArrayConfig, device: Device | None) -> Utilisation:
     )
 
 
-def check_fits(c: ArrayConfig, device: Device) -> None:
-    """Raise ConfigurationError with what is short, and by how much, when the array does not fit the device."""
-    need = used(c, device)
+def check_fits(c: ArrayConfig, device: Device, cores: int = 1) -> None:
+    """Raise ConfigurationError with what is short, and by how much, when ``cores`` of the array do not fit the device."""
+    one = used(c, device)
+    need = {name: cores * getattr(one, name) for name in COUNTED}
     short = [
-        f"{getattr(need, name):,} {what}, {getattr(device, name):,} are there: "
-        f"{getattr(need, name) - getattr(device, name):,} short"
+        f"{need[name]:,} {what}, {getattr(device, name):,} are there: {need[name] - getattr(device, name):,} short"
         for name, what in COUNTED.items()
-        if getattr(need, name) > getattr(device, name)
+        if need[name] > getattr(device, name)
     ]
     if short:
         raise ConfigurationError(f"{c.name} does not fit {device.part}: it takes {'; '.join(short)}")

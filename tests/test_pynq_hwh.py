@@ -10,16 +10,19 @@ from vivado_model import Vivado
 from hw.board import Board, VivadoBuild, board_names, load_board
 from hw.isa import REGISTER_BITS, ConfigurationError, Register
 from hw.synth import vivado, wrapper
-from hw.synth.hwh import DIVISOR_MAX, divisors, hwh_text
+from hw.synth.hwh import CONTROLLER, DIVISOR_MAX, divisors, hwh_text
 from hw.synth.kernel import VLNV
 from sim.board import Metadata, RuntimeMetadataParser
 
 BOARDS = [name for name in board_names() if isinstance(load_board(name).build, VivadoBuild)]
 
 
-@pytest.fixture(scope="module", params=BOARDS)
+@pytest.fixture(scope="module", params=[*BOARDS, "zcu104 x 2", "pynq-z2 x 3"])
 def board(request: pytest.FixtureRequest) -> Board:
-    return load_board(request.param)
+    name, _, npus = request.param.partition(" x ")
+    board = load_board(name)
+    assert isinstance(board.build, VivadoBuild)
+    return replace(board, build=replace(board.build, npus=int(npus or 1)))
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +74,18 @@ def test_every_bus_ends_where_it_does_in_the_script(handoff: ElementTree.Element
 
 
 def test_pynq_finds_the_ip_at_the_address_of_the_script(parsed: RuntimeMetadataParser, script: Vivado):
-    npu = parsed.ip_dict["npu"]
-    assert npu["type"] == VLNV
-    assert (npu["phys_addr"], npu["addr_range"]) == script.addresses[f"npu/{wrapper.REGISTER_INTERFACE}/reg0"]
-    assert npu["addr_range"] == 1 << REGISTER_BITS
+    npus = {name: ip for name, ip in parsed.ip_dict.items() if ip["type"] == VLNV}
+    assert sorted(npus) == sorted(name for name, cell in script.cells.items() if cell.kind == "npu")
+    for name, npu in npus.items():
+        assert (npu["phys_addr"], npu["addr_range"]) == script.addresses[f"{name}/{wrapper.REGISTER_INTERFACE}/reg0"]
+        assert npu["addr_range"] == 1 << REGISTER_BITS
+    if len(npus) > 1:
+        controller = parsed.ip_dict[CONTROLLER]
+        assert (controller["phys_addr"], controller["addr_range"]) == script.addresses[f"{CONTROLLER}/s_axi/Reg"]
 
 
 def test_pynq_finds_the_registers_of_the_ip(parsed: RuntimeMetadataParser, script: Vivado):
-    registers = parsed.ip_dict["npu"]["registers"]
+    registers = next(ip for ip in parsed.ip_dict.values() if ip["type"] == VLNV)["registers"]
     assert set(registers) == set(script.registers)
     assert registers["RUNS"]["address_offset"] == Register.RUNS
     offsets = {name: int(script.properties[f"register:{name}", "address_offset"]) for name in script.registers}
@@ -96,7 +103,9 @@ def test_pynq_sets_the_clock_that_the_script_asks_for(board: Board, parsed: Runt
 def test_the_interrupt_goes_to_the_first_line_that_pynq_serves(parsed: RuntimeMetadataParser):
     [line] = parsed.ps.get_irqs.values()
     [source] = line._connections.values()
-    assert (source.parent().parent().hierarchy_name, source.name) == ("npu", wrapper.INTERRUPT)
+    several = len(parsed.interrupt_controllers)
+    driver = (CONTROLLER, "irq") if several else ("npu", wrapper.INTERRUPT)
+    assert (source.parent().parent().hierarchy_name, source.name) == driver
     assert parsed.ps.irq_map[0] in (121, 61)  # pl_ps_irq0[0] and IRQ_F2P[0] in the GIC (UG1085, UG585)
 
 

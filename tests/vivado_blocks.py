@@ -1,7 +1,7 @@
 """Blocks of a Zynq's block design: the parameters that the scripts may set, and the pins that follow from them.
 
 Typed from the product guides: PG201 (Zynq UltraScale+ processing system), PG082 (Zynq-7000 processing system), PG247 (SmartConnect), PG164
-(processor system reset). Parameters and pins that no script uses are left out.
+(processor system reset), PG099 (interrupt controller), PG041 (concat). Parameters and pins that no script uses are left out.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ PARAMETERS = {
     ),
     "smartconnect": r"NUM_(SI|MI|CLKS)",
     "proc_sys_reset": r"(?!)",
+    "xlconcat": r"NUM_PORTS",
+    "axi_intc": r"C_IRQ_CONNECTION",
     "npu": r"(?!)",
 }
 """The IPs of the catalog, ours included, and the names of their parameters."""
@@ -85,6 +87,13 @@ class Cell:
                     "peripheral_aresetn",
                 }
                 return Pins(frozenset({"slowest_sync_clk", "ext_reset_in"}), frozenset(outputs), {})
+            case "xlconcat":
+                inputs = {f"In{n}" for n in range(int(self.config.get("NUM_PORTS", "2")))}
+                return Pins(frozenset(inputs), frozenset({"dout"}), {})
+            case "axi_intc":  # with C_IRQ_CONNECTION 0 its output is an interface
+                single = self.config.get("C_IRQ_CONNECTION") == "1"
+                inputs = {"s_axi_aclk", "s_axi_aresetn", "intr"}
+                return Pins(frozenset(inputs), frozenset({"irq"} if single else ()), {"s_axi": False})
         kinds = self.bus_interfaces.items()
         return Pins(
             frozenset(name for name, kind in kinds if kind in ("clock", "reset")),

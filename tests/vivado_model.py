@@ -286,7 +286,7 @@ class Vivado:
     def _get_bd_addr_segs(self, call: Call) -> str:
         interface, block = call.arguments[0].rsplit("/", 1)
         self._find(interface, interface=True)
-        if block != "reg0":
+        if block != ("Reg" if self.cells[interface.split("/")[0]].kind == "axi_intc" else "reg0"):
             raise VivadoError(f"no segment {call.arguments[0]}")
         return call.arguments[0]
 

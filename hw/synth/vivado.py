@@ -17,6 +17,7 @@ from hw.isa import REGISTER_BITS, ConfigurationError
 from hw.resources import check_fits
 from hw.sources import rtl_sources
 from hw.synth import tool, wrapper
+from hw.synth.hwh import CONTROLLER, LINES, REGISTER_STRIDE, npu_names
 from hw.synth.kernel import CONTROL_PROTOCOL, IP_VERSION, LIBRARY, NAME, VENDOR, VLNV, register_list
 from hw.synth.process import SynthesisError, run_tool
 from hw.synth.report import Implementation
@@ -66,7 +67,7 @@ def build(board: Board, out: Path) -> Implementation:
     """
     if not isinstance(board.build, VivadoBuild) or board.device is None:
         raise ConfigurationError(f"{board.name} is not built by Vivado")
-    check_fits(board.array, board.device)
+    check_fits(board.array, board.device, board.build.npus)
     vivado = tool.find(tool.VIVADO)
     work = prepare(board, out)
     command = vivado_command(vivado, SCRIPTS / "zynq.tcl", work / "parameters.tcl")
@@ -124,6 +125,10 @@ def parameters(board: Board, work: Path) -> dict[str, object]:
         "board_part": board.build.board_part,
         "masters": [i.name for i in wrapper.masters(config)],
         "memory_ports": list(board.build.memory_ports),
+        "npus": npu_names(board),
+        "controller": CONTROLLER,
+        "interrupt_lines": LINES,
+        "register_stride": REGISTER_STRIDE,
         "constraints": board.constraints,
     }
 

@@ -41,31 +41,44 @@ set masters [dict get $p masters]
 set memory_ports [dict get $p memory_ports]
 set distinct_ports [lsort -unique $memory_ports]
 set ps [processing_system [dict get $p family] $mhz [dict get $p data_bits] $distinct_ports]
-create_bd_cell -type ip -vlnv [dict get $p vlnv] npu
+set npus [dict get $p npus]
+set several [expr {[llength $npus] > 1}]
+foreach npu $npus {
+  create_bd_cell -type ip -vlnv [dict get $p vlnv] $npu
+}
 create_bd_cell -type ip -vlnv xilinx.com:ip:proc_sys_reset reset
 
-# Registers: processing system -> SmartConnect -> NPU.
+# Registers: processing system -> SmartConnect -> each NPU, and the interrupt controller where there are several.
 create_bd_cell -type ip -vlnv xilinx.com:ip:smartconnect control
-set_property -dict [list CONFIG.NUM_SI 1 CONFIG.NUM_MI 1 CONFIG.NUM_CLKS 1] [get_bd_cells control]
+set_property -dict [list CONFIG.NUM_SI 1 CONFIG.NUM_MI [expr {[llength $npus] + $several}] CONFIG.NUM_CLKS 1] [get_bd_cells control]
 connect_bd_intf_net [get_bd_intf_pins [dict get $ps control]] [get_bd_intf_pins control/S00_AXI]
-connect_bd_intf_net [get_bd_intf_pins control/M00_AXI] [get_bd_intf_pins npu/[dict get $p register_interface]]
-set clocks [list npu/[dict get $p clock] reset/slowest_sync_clk control/aclk [dict get $ps control_clock]]
+set clocks [list reset/slowest_sync_clk control/aclk [dict get $ps control_clock]]
 set resets [list control/aresetn]
+set npu_resets {}
+set number 0
+foreach npu $npus {
+  connect_bd_intf_net [get_bd_intf_pins control/[format M%02d_AXI $number]] [get_bd_intf_pins $npu/[dict get $p register_interface]]
+  lappend clocks $npu/[dict get $p clock]
+  lappend npu_resets $npu/[dict get $p reset]
+  incr number
+}
 
-# Memory: one SmartConnect for each port of the processing system, with the masters that the board file gives it.
+# Memory: one SmartConnect for each port of the processing system, with the masters that the board file gives it, of every NPU.
 foreach port $distinct_ports {
   set members {}
-  foreach master $masters memory_port $memory_ports {
-    if {$memory_port eq $port} {
-      lappend members $master
+  foreach npu $npus {
+    foreach master $masters memory_port $memory_ports {
+      if {$memory_port eq $port} {
+        lappend members $npu/$master
+      }
     }
   }
   set connect memory_$port
   create_bd_cell -type ip -vlnv xilinx.com:ip:smartconnect $connect
   set_property -dict [list CONFIG.NUM_SI [llength $members] CONFIG.NUM_MI 1 CONFIG.NUM_CLKS 1] [get_bd_cells $connect]
   set number 0
-  foreach master $members {
-    connect_bd_intf_net [get_bd_intf_pins npu/$master] [get_bd_intf_pins $connect/[format S%02d_AXI $number]]
+  foreach member $members {
+    connect_bd_intf_net [get_bd_intf_pins $member] [get_bd_intf_pins $connect/[format S%02d_AXI $number]]
     incr number
   }
   connect_bd_intf_net [get_bd_intf_pins $connect/M00_AXI] [get_bd_intf_pins ps/$port]
@@ -73,16 +86,45 @@ foreach port $distinct_ports {
   lappend resets $connect/aresetn
 }
 
-# One clock for everything, its reset, and the interrupt (PYNQ wants a single interrupt on the first line).
+# PYNQ wants a single interrupt on the first line: that of the NPU, or of a controller where there are several.
+if {$several} {
+  set lines [dict get $p interrupt_lines]
+  set controller [dict get $p controller]
+  create_bd_cell -type ip -vlnv xilinx.com:ip:xlconcat $lines
+  set_property -dict [list CONFIG.NUM_PORTS [llength $npus]] [get_bd_cells $lines]
+  create_bd_cell -type ip -vlnv xilinx.com:ip:axi_intc $controller
+  set_property -dict [list CONFIG.C_IRQ_CONNECTION 1] [get_bd_cells $controller]
+  connect_bd_intf_net [get_bd_intf_pins control/[format M%02d_AXI [llength $npus]]] [get_bd_intf_pins $controller/s_axi]
+  set number 0
+  foreach npu $npus {
+    fan_out $npu/[dict get $p interrupt] $lines/In$number
+    incr number
+  }
+  fan_out $lines/dout $controller/intr
+  fan_out $controller/irq [dict get $ps interrupt]
+  lappend clocks $controller/s_axi_aclk
+  lappend resets $controller/s_axi_aresetn
+} else {
+  fan_out [lindex $npus 0]/[dict get $p interrupt] [dict get $ps interrupt]
+}
+
+# One clock for everything, and its reset.
 fan_out [dict get $ps clock] $clocks
 fan_out [dict get $ps reset] reset/ext_reset_in
 fan_out reset/interconnect_aresetn $resets
-fan_out reset/peripheral_aresetn npu/[dict get $p reset]
-fan_out npu/[dict get $p interrupt] [dict get $ps interrupt]
+fan_out reset/peripheral_aresetn $npu_resets
 
-assign_bd_address -offset [dict get $ps base] -range [dict get $p register_range] \
-  -target_address_space [get_bd_addr_spaces [dict get $ps address_space]] \
-  [get_bd_addr_segs npu/[dict get $p register_interface]/reg0]
+set space [get_bd_addr_spaces [dict get $ps address_space]]
+set base [dict get $ps base]
+foreach npu $npus {
+  assign_bd_address -offset [format 0x%X $base] -range [dict get $p register_range] -target_address_space $space \
+    [get_bd_addr_segs $npu/[dict get $p register_interface]/reg0]
+  incr base [dict get $p register_stride]
+}
+if {$several} {
+  assign_bd_address -offset [format 0x%X $base] -range [dict get $p register_stride] -target_address_space $space \
+    [get_bd_addr_segs $controller/s_axi/Reg]
+}
 assign_bd_address
 validate_bd_design
 save_bd_design
