@@ -17,7 +17,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator bench-service soak-service table2 evaluate-demo train-demo
 .PHONY: jets physics neutrinos
-.PHONY: synth area pipeline board-soak bench-driver package
+.PHONY: synth area pipeline selftest board-soak bench-driver package
 .PHONY: test sim formal waves registers lint format build-npu clean
 
 help:  ## List the targets
@@ -85,6 +85,9 @@ neutrinos: $(VENV)/.installed  ## Transfer learning on toy neutrino events: the 
 
 train-demo: $(VENV)/.installed  ## Make the demo's network again, from jets to quantize/trained/demo.npz (hours)
 	$(BIN)/python -m quantize demo-net --out build/demo-net --install
+
+selftest: $(VENV)/.installed  ## Find out whether a device works, and if not, what is broken (DEVICE=simulated-board, PROGRAM=net.npu)
+	$(BIN)/python -m driver selftest --device $(or $(DEVICE),simulated-board) $(if $(PROGRAM),--program $(PROGRAM)) $(ARGS)
 
 board-soak: $(VENV)/.installed  ## 1,000 images through pynq on the simulated board, with random faults (15 minutes; SEED=n repeats)
 	$(BIN)/python -m hls compile --checkpoint quantize/trained/demo.npz --board sim-small --out build/demo.npu
