@@ -29,7 +29,8 @@ from hw.board import Board
 from hw.files import write_if_changed
 from hw.isa import MAGIC, REGISTER_BITS, VERSION, Control, Register
 from hw.program import Program
-from hw.synth.hwh import hwh_text, processing_system
+from hw.synth.hwh import hwh_text
+from hw.synth.processing_system import processing_system
 from sim.board import RuntimeMetadataParser, on_zynq
 
 

@@ -30,7 +30,8 @@ from driver.memory import Arena
 from hw.board import Board, VivadoBuild, load_board
 from hw.files import write_if_changed
 from hw.isa import REGISTER_BITS, ArrayConfig, Control, Register
-from hw.synth.hwh import REGISTER_STRIDE, hwh_text, npu_names, processing_system
+from hw.synth.hwh import REGISTER_STRIDE, hwh_text, npu_names
+from hw.synth.processing_system import processing_system
 from sim.axi_intc import AxiInterruptController
 from sim.uio import InterruptLine, line
 from sim.verilated import VerilatedDevice

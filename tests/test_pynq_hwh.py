@@ -10,8 +10,9 @@ from vivado_model import Vivado
 from hw.board import Board, VivadoBuild, board_names, load_board
 from hw.isa import REGISTER_BITS, ConfigurationError, Register
 from hw.synth import vivado, wrapper
-from hw.synth.hwh import CONTROLLER, DIVISOR_MAX, divisors, hwh_text
+from hw.synth.hwh import CONTROLLER, hwh_text
 from hw.synth.kernel import VLNV
+from hw.synth.processing_system import DIVISOR_MAX, divisors
 from sim.board import Metadata, RuntimeMetadataParser
 
 BOARDS = [name for name in board_names() if isinstance(load_board(name).build, VivadoBuild)]
