@@ -59,17 +59,18 @@ def test_every_stage_has_a_row_with_errors_and_the_npu_equals_the_quantised_netw
     assert {"roc.png", "table1.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_missing_stages_are_named_with_the_command_that_makes_them(workshop, tmp_path, capfd):
-    arguments = ["--workshop", f"{tmp_path}/none", "--network", f"{workshop}/network.npz", "--jets", f"{workshop}/jets"]
-    assert physics.main([*arguments, "--out", f"{tmp_path}/out"]) == 0, capfd.readouterr().err
+def test_without_a_workshop_the_shipped_network_is_measured_and_the_missing_stages_are_named(
+    workshop, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setattr(checkpoint, "DEMO", workshop / "network.npz")
+    arguments = ["--workshop", f"{tmp_path}/none", "--jets", f"{workshop}/jets", "--out", f"{tmp_path}/out"]
+    assert physics.main(arguments) == 0, capfd.readouterr().err
     printed = capfd.readouterr().out
-    assert printed.count("not measured") == 4
+    assert "the one that ships takes the place of network.npz" in printed and printed.count("not measured") == 4
     for stage, step in (("float", "train"), ("calibrated", "calibrate"), ("finetuned", "finetune")):
         assert f"missing: {stage}.npz; `python -m quantize {step} --out {tmp_path}/none` makes it" in printed
-    assert list(json.loads((tmp_path / "out" / "physics.json").read_text())["rows"]) == [
-        "NPU, classifier re-fit",
-        physics.TREES,
-    ]
+    rows = json.loads((tmp_path / "out" / "physics.json").read_text())["rows"]
+    assert list(rows) == ["NPU, classifier re-fit", physics.TREES]
 
 
 def test_one_unequal_feature_fails_and_leaves_no_figures(workshop, tmp_path, capfd, monkeypatch):
@@ -84,13 +85,6 @@ def test_one_unequal_feature_fails_and_leaves_no_figures(workshop, tmp_path, cap
     assert physics.main(["--workshop", f"{workshop}", "--out", f"{tmp_path}"]) == 1
     assert "eager QKeras == emulator fails for 1 of 40 jets, first jet 7" in capfd.readouterr().err
     assert not (tmp_path / "physics.json").exists()
-
-
-def test_without_any_network_the_one_that_ships_is_measured(workshop, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(checkpoint, "DEMO", workshop / "network.npz")
-    arguments = ["--workshop", f"{tmp_path}/none", "--jets", f"{workshop}/jets", "--out", f"{tmp_path}/out"]
-    assert physics.main(arguments) == 0, capfd.readouterr().err
-    assert "the one that ships takes the place of network.npz" in capfd.readouterr().out
 
 
 def test_the_error_of_a_difference_is_that_of_the_same_jets():
