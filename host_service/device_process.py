@@ -136,12 +136,19 @@ class DeviceProcess:
         return future
 
     def _send(self, number: int, *message: Any) -> None:
+        if self._socket is None:
+            self._fail("the device's process is not there")
+            return
         try:
-            if self._socket is None:
-                raise ConnectionError("it is not open")
             self._socket.send(pickle.dumps((number, *message)))
+        except ConnectionError:
+            self._fail(self._death())
         except OSError as error:
             self._fail(f"the device's process does not take requests ({error})")
+
+    def _death(self) -> str:
+        status = self._process.poll() if self._process else None
+        return "the device's process died" + ("" if status is None else f" (exit status {status})")
 
     def _receive(self) -> None:
         """Take every answer that has come."""
@@ -150,12 +157,10 @@ class DeviceProcess:
                 data = self._socket.recv(MESSAGE)
             except BlockingIOError:
                 return
-            except OSError as error:
-                self._fail(f"the device's process cannot be heard ({error})")
-                return
+            except ConnectionError:  # it was killed with messages that it had not read
+                data = b""
             if not data:
-                status = self._process.poll() if self._process else None
-                self._fail("the device's process died" + ("" if status is None else f" (exit status {status})"))
+                self._fail(self._death())
                 return
             number, failure, value = pickle.loads(data)
             if number in self._slot_of:
