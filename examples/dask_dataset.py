@@ -68,10 +68,11 @@ def main() -> int:
     parser.add_argument("--server", default="localhost:8001", help="host:port, of a service or a load balancer")
     parser.add_argument("--jets", type=Path, required=True, help="HDF5 file of `python -m quantize jets`")
     parser.add_argument("--out", type=Path, required=True, help="file (.npz) for P(top)")
-    parser.add_argument("--scheduler", help="address of a Dask scheduler (default: two workers on this machine)")
+    parser.add_argument("--scheduler", help="address of a Dask scheduler (default: workers on this machine)")
+    parser.add_argument("--workers", type=int, default=2, help="on this machine (default: %(default)s)")
     parser.add_argument("--part", type=int, default=1000, help="jets a task (default: %(default)s)")
     options = parser.parse_args()
-    local = {"n_workers": 2, "threads_per_worker": 2, "dashboard_address": None}
+    local = {"n_workers": options.workers, "threads_per_worker": 2, "dashboard_address": None}
     try:
         with Client(options.scheduler) if options.scheduler else Client(**local) as client:
             p_top = tag_file(client, options.jets.resolve(), options.server, options.part)

@@ -127,7 +127,9 @@ def test_external_work_as_a_command(folder: Path, server: str):
 
 def test_dask_tags_a_whole_file_in_its_order(folder: Path, server: str, expected: np.ndarray):
     out = folder / "tags.npz"
-    example("dask_dataset", "--server", server, "--jets", folder / "test.h5", "--out", out, "--part", 20)
+    example(
+        "dask_dataset", "--server", server, "--jets", folder / "test.h5", "--out", out, "--part", 20, "--workers", 1
+    )
     with np.load(out) as found:
         assert np.array_equal(found["p_top"], expected)
 
