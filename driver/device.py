@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from inspect import signature
 from typing import Any, Protocol, runtime_checkable
@@ -74,6 +75,24 @@ class Resettable(Protocol):
 
     def reset(self) -> None:
         """Bring the NPU back, whatever it is doing: its runs are lost, its buffers stay. Raises DeviceError when that fails."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What a device's sensors say at one moment; empty where there are none."""
+
+    watts: dict[str, float] = field(default_factory=dict)
+    """By power rail."""
+    celsius: dict[str, float] = field(default_factory=dict)
+    """By sensor."""
+
+
+@runtime_checkable
+class Sensing(Protocol):
+    """A device that measures itself, as most boards do. Its sensors may be read from any thread."""
+
+    def sensors(self) -> Readings:
+        """Power and temperature now."""
 
 
 def device_names() -> list[str]:

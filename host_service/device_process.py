@@ -15,14 +15,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from driver.device import DeviceError, DeviceTimeoutError, open_device
+from driver.device import DeviceError, DeviceTimeoutError, Readings, Sensing, open_device
 from driver.runtime import Npu, Result
 from host_service.allocator import keep_large_blocks
 from hw.isa import ArrayConfig
@@ -34,6 +37,10 @@ MESSAGE = 1 << 20
 """Most bytes of a message: a result and its pickle are some ten thousand."""
 OPEN_SECONDS = 1800.0
 """For opening the device, which may have to be built, and for loading a program."""
+SENSORS = -1
+"""In place of a call's number: the message is what the device's sensors say."""
+SENSORS_SECONDS = 5.0
+"""How often they are read."""
 SWITCH_SECONDS = 0.0005
 """How long the child's thread that lays out images may keep the one waiting that serves the device."""
 
@@ -47,6 +54,7 @@ class DeviceProcess:
     def __init__(self, name: str, config: ArrayConfig, timeout: float) -> None:
         self.kind = name
         self.on_lost: Callable[[DeviceError], None] = lambda error: None
+        self.readings = Readings()
         self._config = config
         self._timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
@@ -163,6 +171,9 @@ class DeviceProcess:
                 self._fail(self._death())
                 return
             number, failure, value = pickle.loads(data)
+            if number == SENSORS:
+                self.readings = value
+                continue
             if number in self._slot_of:
                 self._free.append(self._slot_of.pop(number))
             future = self._waiting.pop(number)
@@ -187,6 +198,7 @@ class DeviceProcess:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
             self._socket = None
+        self.readings = Readings()
         waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             if not future.done():
@@ -220,8 +232,18 @@ class _Child:
                 self._answer(number, error)
 
     def open(self, number: int, name: str, config: ArrayConfig, timeout: float) -> None:
-        self._npu = Npu(open_device(name, config), timeout=timeout, layer_counters=False)
+        device = open_device(name, config)
+        self._npu = Npu(device, timeout=timeout, layer_counters=False)
         self._answer(number)
+        if isinstance(device, Sensing):
+            threading.Thread(target=self._watch_sensors, args=(device,), name="sensors", daemon=True).start()
+
+    def _watch_sensors(self, device: Sensing) -> None:
+        """Report power and temperature until the parent is gone."""
+        with suppress(OSError):
+            while True:
+                self._send(SENSORS, None, device.sensors())
+                time.sleep(SENSORS_SECONDS)
 
     def load(self, number: int, program: str, images: str) -> None:
         assert self._npu is not None

@@ -67,6 +67,10 @@ class ServiceMetrics(Collector):
         held = GaugeMetricFamily("quarkwave_device_running", "images that it has", labels=labels)
         state = GaugeMetricFamily("quarkwave_device_state", "1 for the state it is in", labels=(*labels, "state"))
         counters = CounterMetricFamily("quarkwave_npu", "sums of the NPU's counters", labels=(*labels, "counter"))
+        watts = GaugeMetricFamily("quarkwave_device_power_watts", "by power rail", labels=(*labels, "rail"))
+        celsius = GaugeMetricFamily(
+            "quarkwave_device_temperature_celsius", "by temperature sensor", labels=(*labels, "sensor")
+        )
         for lane in self._scheduler.lanes:
             key = (str(lane.number), lane.runner.kind)
             images.add_metric(key, lane.images)
@@ -77,7 +81,12 @@ class ServiceMetrics(Collector):
                 state.add_metric((*key, name), float(lane.state == name))
             for name, value in list(lane.counters.items()):
                 counters.add_metric((*key, name), value)
-        yield from (images, busy, faults, held, state, counters)
+            readings = lane.runner.readings
+            for name, measured in readings.watts.items():
+                watts.add_metric((*key, name), measured)
+            for name, measured in readings.celsius.items():
+                celsius.add_metric((*key, name), measured)
+        yield from (images, busy, faults, held, state, counters, watts, celsius)
 
     def _queue(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("quarkwave_queue_images", "images that wait", self._scheduler.waiting)

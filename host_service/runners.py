@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from driver.device import DeviceError
+from driver.device import DeviceError, Readings, Sensing
 from driver.runtime import Npu, Result
 from hw.program import Program
 
@@ -24,6 +24,10 @@ class Runner(Protocol):
     """The device, for people."""
     on_lost: Callable[[DeviceError], None]
     """Called when the NPU is gone, whether something runs or not."""
+
+    @property
+    def readings(self) -> Readings:
+        """What its sensors said last."""
 
     async def open(self) -> None:
         """Make the NPU ready for load(), from any state. Raises DeviceError."""
@@ -51,6 +55,11 @@ class LocalNpu:
         self._npu = npu
         self.kind = npu.device.kind
         self.on_lost: Callable[[DeviceError], None] = lambda error: None
+
+    @property
+    def readings(self) -> Readings:
+        """What the device's sensors say, if it has any."""
+        return self._npu.device.sensors() if isinstance(self._npu.device, Sensing) else Readings()
 
     async def open(self) -> None:
         """Nothing to do: load() writes the device's memory again."""

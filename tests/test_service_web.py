@@ -2,6 +2,9 @@
 
 import base64
 import json
+import pickle
+import socket
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +15,30 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from random_networks import CHANNELS, featurizer, random_image
-from running_service import Running, random_classifier, running_configuration
+from running_service import Running, random_classifier, running_configuration, serving
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
+from driver.device import Readings
+from driver.golden import GoldenDevice
+from driver.runtime import Npu
+from host_service import device_process
+from host_service.server import Service
 from host_service.web import png
 
 SEED = 111
 PROGRAM = featurizer(SEED)
 IMAGES = np.stack([random_image(np.random.default_rng(SEED), PROGRAM) for _ in range(3)])
+
+
+READINGS = Readings({"vccint": 1.75}, {"ams temp0": 41.5})
+
+
+class WarmDevice(GoldenDevice):
+    """The golden model on a board that measures itself."""
+
+    def sensors(self) -> Readings:
+        return READINGS
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +105,33 @@ def test_metrics_of_the_devices(running: Running):
     assert found["quarkwave_npu_total"][device | {"layers_done"}] == 6 * len(PROGRAM.layer_names)
     assert found["quarkwave_device_busy_seconds_total"][device] > 0
     assert found["quarkwave_queue_images"][frozenset()] == 0
+
+
+def test_metrics_of_a_boards_sensors():
+    npu = Npu(WarmDevice(PROGRAM.config))
+    npu.load(PROGRAM)
+
+    async def make() -> Service:
+        return Service.local(npu)
+
+    with serving(make, http=True) as running:
+        found = metrics(running)
+    assert found["quarkwave_device_power_watts"] == {frozenset(("0", "golden", "vccint")): 1.75}
+    assert found["quarkwave_device_temperature_celsius"] == {frozenset(("0", "golden", "ams temp0")): 41.5}
+
+
+def test_a_devices_process_reports_its_sensors(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(device_process, "open_device", lambda name, config: WarmDevice(config))
+    ours, childs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with childs, ours:
+        ours.settimeout(60)
+        child = threading.Thread(target=device_process._Child(childs).serve)
+        child.start()
+        ours.send(pickle.dumps((7, "open", "warm", PROGRAM.config, 1.0)))
+        answers = [pickle.loads(ours.recv(device_process.MESSAGE)) for _ in range(2)]
+        ours.shutdown(socket.SHUT_RDWR)
+        child.join()
+    assert answers == [(7, None, None), (device_process.SENSORS, None, READINGS)]
 
 
 def test_the_latency_histogram_counts_every_request(running: Running):

@@ -16,7 +16,7 @@ from driver.board import sensors
 from driver.board.interrupt import Completion, pin_of
 from driver.board.memory import BoardBuffer, ContiguousMemory
 from driver.board.platform import platform_of
-from driver.device import DeviceError, DeviceResetError, DeviceTimeoutError
+from driver.device import DeviceError, DeviceResetError, DeviceTimeoutError, Readings
 from hw.board import board_names
 from hw.isa import MAGIC, REGISTER_BITS, ArrayConfig, ConfigurationError, Control, Register, load_config
 from hw.synth.kernel import VLNV
@@ -186,7 +186,7 @@ class NpuIP(DefaultIP):
             raise DeviceError("the clock cannot be changed during a run")
         self.platform.clock_mhz = megahertz
 
-    def sensors(self) -> sensors.Readings:
+    def sensors(self) -> Readings:
         """Power and temperatures, where the board measures them."""
         return sensors.read(self.platform.rails())
 

@@ -14,8 +14,7 @@ import pynq
 
 from driver.board.interrupt import in_loop
 from driver.board.npu_ip import NpuIP
-from driver.board.sensors import Readings
-from driver.device import DeviceError
+from driver.device import DeviceError, Readings
 from driver.pool import Pool
 from driver.runtime import TIMEOUT, WATCHDOG_CYCLES, Npu, Result
 from hw.isa import ArrayConfig

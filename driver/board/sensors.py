@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pynq
 
+from driver.device import Readings
+
 HWMON = Path("/sys/class/hwmon")
 IIO = Path("/sys/bus/iio/devices")
-
-
-@dataclass(frozen=True)
-class Readings:
-    """What the sensors say at one moment; empty where there are none."""
-
-    watts: dict[str, float] = field(default_factory=dict)
-    """By power rail."""
-    celsius: dict[str, float] = field(default_factory=dict)
-    """By sensor."""
 
 
 def zynq_rails() -> Mapping[str, Any]:
