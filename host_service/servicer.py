@@ -172,6 +172,20 @@ class Servicer:
         self._memory.unregister(request.name)
         return pb.SystemSharedMemoryUnregisterResponse()
 
+    async def CudaSharedMemoryStatus(  # noqa: N802
+        self, request: pb.CudaSharedMemoryStatusRequest, caller: Caller
+    ) -> pb.CudaSharedMemoryStatusResponse:
+        """There are no regions: CudaSharedMemoryRegister is not offered."""
+        if request.name:
+            raise RequestError(f"there is no CUDA shared memory region {request.name!r}: only system ones are offered")
+        return pb.CudaSharedMemoryStatusResponse()
+
+    async def CudaSharedMemoryUnregister(  # noqa: N802
+        self, request: pb.CudaSharedMemoryUnregisterRequest, caller: Caller
+    ) -> pb.CudaSharedMemoryUnregisterResponse:
+        """One that is not there is fine: perf_analyzer clears both kinds before it measures."""
+        return pb.CudaSharedMemoryUnregisterResponse()
+
     # Streams ---------------------------------------------------------------------------------------------------------
 
     async def infer_stream(

@@ -99,7 +99,7 @@ def test_without_a_classifier_there_is_no_tagger():
         assert [m.name for m in client.get_model_repository_index().models] == ["featurizer"]
 
 
-@pytest.mark.parametrize("call", ["CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "TraceSetting", "LogSettings"])
+@pytest.mark.parametrize("call", ["CudaSharedMemoryRegister", "TraceSetting", "LogSettings"])
 def test_what_is_not_offered_is_unimplemented(address: str, call: str):
     with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
         getattr(rpc.GRPCInferenceServiceStub(channel), call)(getattr(pb, f"{call}Request")())

@@ -364,6 +364,19 @@ def test_a_model_that_the_folder_does_not_have_cannot_be_loaded(clients: Clients
         assert str(outcome).startswith("StatusCode.")
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda c: list(c.get_cuda_shared_memory_status().regions),
+        lambda c: c.unregister_cuda_shared_memory("x"),
+        lambda c: c.unregister_cuda_shared_memory(),
+    ],
+    ids=["status", "unregister", "unregister-all"],
+)
+def test_there_is_no_cuda_shared_memory_to_forget(clients: Clients, call: Callable[[InferenceServerClient], Any]):
+    same(clients, call)
+
+
 # What only Triton has ------------------------------------------------------------------------------------------------
 
 
@@ -374,11 +387,9 @@ def test_a_model_that_the_folder_does_not_have_cannot_be_loaded(clients: Clients
         lambda c: c.update_trace_settings(settings={"trace_level": ["OFF"]}),
         lambda c: c.get_log_settings(),
         lambda c: c.update_log_settings({"log_info": True}),
-        lambda c: c.get_cuda_shared_memory_status(),
         lambda c: c.register_cuda_shared_memory("x", b"AAAA", 0, 64),
-        lambda c: c.unregister_cuda_shared_memory("x"),
     ],
-    ids=["trace", "set-trace", "log", "set-log", "cuda-status", "cuda-register", "cuda-unregister"],
+    ids=["trace", "set-trace", "log", "set-log", "cuda-register"],
 )
 def test_what_is_not_offered_is_unimplemented(clients: Clients, call: Callable[[InferenceServerClient], Any]):
     ours, _ = from_both(clients, call)
