@@ -16,10 +16,9 @@ def to_grid(image: NDArray[np.float32], fraction_bits: int) -> NDArray[np.uint8]
     low, high = image.min(), image.max()  # not finite as soon as one value is not
     if not (np.isfinite(low) and np.isfinite(high)):
         raise RequestError("the image holds a NaN or an infinity: every value must be a number, 0 to 1")
-    scale = np.float32(2.0**fraction_bits)
-    with np.errstate(over="ignore"):  # what overflows is clipped
-        steps = image * scale  # by a power of two: exact
-    np.rint(steps, out=steps)
-    if low < 0 or high * scale > 255:
-        np.clip(steps, 0, 255, out=steps)
-    return steps.astype(np.uint8)
+    highest = np.float32(255 * 2.0**-fraction_bits)
+    if low < 0 or high > highest:
+        image = np.clip(image, 0, highest)
+    # Beside 2**(23 - fraction_bits) the last bit of a float32 is one step: the sum is rounded half to even, its low byte counts the steps.
+    steps = image + np.float32(2.0 ** (23 - fraction_bits))
+    return steps.view(np.uint32).astype(np.uint8)
