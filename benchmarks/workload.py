@@ -80,7 +80,7 @@ def constituents_sample(count: int) -> NDArray[np.float32]:
 
 
 def _jets_digest() -> str:
-    return _digest(_quantize("jets", "detector", "dataset"), repr((RECIPE, JETS_PER_CLASS)))
+    return _digest(_quantize("jets", "collisions", "detector", "dataset"), repr((RECIPE, JETS_PER_CLASS)))
 
 
 def _network_digest() -> str:

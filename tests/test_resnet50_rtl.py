@@ -174,5 +174,5 @@ def test_images_back_to_back_must_hide_loading_and_storing():
 
 
 def test_the_command_refuses_more_jets_than_there_are():
-    with pytest.raises(ValueError, match="17 images: there are 1 to 16"):
+    with pytest.raises(ValueError, match="17 jets: there are 1 to 16"):
         resnet50_rtl.run(Namespace(images=17))
