@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NoReturn
 
 from pynq import DefaultIP
 
@@ -76,17 +76,21 @@ class NpuIP(DefaultIP):
 
     def read_register(self, offset: int) -> int:
         """A 32-bit register. Raises DeviceResetError once abandoned, as all that touches registers."""
-        word = self._word(offset)
         with self._access:
-            self._check_not_abandoned()
-            return int(self._registers32[word])
+            if (
+                self._abandoned or offset & 3 or not 0 <= offset < REGISTER_BYTES
+            ):  # here, not in a call: an image takes hundreds
+                self._refuse(offset)
+            return int(self._registers32[offset >> 2])
 
     def write_register(self, offset: int, value: int) -> None:
         """Write a 32-bit register."""
-        word = self._word(offset)
         with self._access:
-            self._check_not_abandoned()
-            self._registers32[word] = int(value)
+            if (
+                self._abandoned or offset & 3 or not 0 <= offset < REGISTER_BYTES
+            ):  # here, not in a call: an image takes hundreds
+                self._refuse(offset)
+            self._registers32[offset >> 2] = int(value)
 
     def wait(self, timeout: float) -> None:
         """Return when the NPU has signalled done. Raises DeviceTimeoutError after ``timeout`` seconds, DeviceResetError once abandoned."""
@@ -240,10 +244,9 @@ class NpuIP(DefaultIP):
         if self._abandoned:
             raise DeviceResetError(f"the NPU {self._cell!r} is being restarted: run the image again")
 
-    def _word(self, offset: int) -> int:
-        if offset & 3 or not 0 <= offset < REGISTER_BYTES:
-            raise ValueError(f"there is no register at {offset:#x}")
-        return offset >> 2
+    def _refuse(self, offset: int) -> NoReturn:
+        self._check_not_abandoned()
+        raise ValueError(f"there is no register at {offset:#x}")
 
     def _find_config(self) -> ArrayConfig:
         """The first configuration in hw/boards that the ID registers and the ports describe."""
