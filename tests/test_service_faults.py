@@ -110,7 +110,7 @@ def test_a_killed_device_loses_no_request_and_comes_back(golden: Running):
     before, victim = lanes(golden)[0].faults, pid(golden, 0)
     assert load(golden, 400, lambda: os.kill(victim, signal.SIGKILL)) == {"right": 400}
     until(lambda: healthy(golden), "the device comes back")
-    assert lanes(golden)[0].faults > before
+    assert lanes(golden)[0].faults == before + 1
     assert "died" in str(lanes(golden)[0].error)
     assert pid(golden, 0) != victim
 
@@ -143,7 +143,7 @@ def test_devices_share_the_work(golden: Running):
     before = [lane.images for lane in lanes(golden)]
     assert load(golden, 200, lambda: None) == {"right": 200}
     shares = [lane.images - images for lane, images in zip(lanes(golden), before, strict=True)]
-    assert sum(shares) == 200 and min(shares) > 0
+    assert sum(shares) == 200 and min(shares) > 20
 
 
 def test_no_process_is_left_behind(folder: Path):
@@ -171,7 +171,7 @@ def test_models_loaded_and_unloaded_under_load_leave_every_answer_right(tmp_path
         stop.set()
         thread.join()
     assert set(found) <= {"right", "UNAVAILABLE"}
-    assert found["right"] > 0
+    assert found["right"] >= 100
 
 
 # Callers -------------------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_cancelled_requests_never_reach_the_device(slow: Running):
         assert [call.code() for call in calls[:8]] == [OK] * 8
         until(lambda: slow.service.scheduler.waiting == 0, "the cancelled ones are gone")
         assert stub.ModelInfer(request(0), timeout=WAIT)
-    assert lanes(slow)[0].images < 38
+    assert lanes(slow)[0].images <= 30
 
 
 @pytest.mark.parametrize("how", ["deadline of the call", "timeout of the request"])
