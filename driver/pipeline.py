@@ -38,10 +38,11 @@ class Result:
 
 @dataclass(eq=False)
 class Job:
-    """A packed image (``Program.pack_image``) on its way through ``pipeline``."""
+    """An image on its way through ``pipeline``."""
 
     pipeline: Pipeline
-    words: NDArray[np.uint8]
+    lay_out: Callable[[NDArray[np.uint8]], object]
+    """Writes the packed image (``Program.pack_image``) to the buffer, uint8 [image_bytes], when its run is started."""
     future: Future[Result] = field(default_factory=Future)
     """Whose image it is; once cancelled, nobody waits for the result."""
     slot: _Slot | None = None
@@ -165,7 +166,7 @@ class Pipeline:
     def _start(self, job: Job, slot: _Slot) -> None:
         """Hand the image over and give START, behind the run that is on if there is one."""
         job.begin = time.perf_counter()
-        slot.image.array[: job.words.size] = job.words.reshape(-1)
+        job.lay_out(slot.image.array[: self.program.image_bytes])
         slot.image.flush()
         self._give_start(job, slot)
 

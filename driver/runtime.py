@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -90,7 +91,7 @@ class Npu:
         pipeline = self._current()
         if pipeline.program is not program:
             raise DeviceError(OTHER_PROGRAM)
-        job = Job(pipeline, words)
+        job = Job(pipeline, partial(_copy, words))
         with self._queue_lock:  # the worker comes to the job only when it stands in the queue
             job.future = self._worker.submit(self._run, job)
             self._queue.append(job)
@@ -169,6 +170,10 @@ class Npu:
     def _next_job(self) -> Job | None:
         with self._queue_lock:
             return next((job for job in self._queue if not job.future.cancelled()), None)
+
+
+def _copy(words: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    np.copyto(out, words.reshape(-1))
 
 
 def in_order(

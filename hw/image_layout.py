@@ -9,7 +9,7 @@ All padding happens here, on the host. ``block = columns = 1`` is the plain layo
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,40 +60,28 @@ class ImageLayout:
 
         Raises ValueError when the image has another shape.
         """
+        self.check_shape(image.shape)
+        size = image.itemsize
+        as_bytes = replace(self, channels=self.channels * size)
+        out = np.empty(self.rows * self.cols * self.lanes * size, np.uint8)
+        Packer(as_bytes, as_bytes.lanes, as_bytes.lanes).pack(np.ascontiguousarray(image).view(np.uint8), out)
+        return out.view(image.dtype).reshape(self.rows, self.cols, self.lanes)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise ValueError unless it is that of an image."""
         expected = (self.height, self.width, self.channels)
-        if image.shape != expected:
-            raise ValueError(f"the image is {image.shape}, the program expects {expected}")
-        b, wide = self.block, self.cols + self.columns - 1
-        padded = np.zeros((self.rows * b, wide * b, self.channels), image.dtype)
-        # Rows and columns that no output reads (an even kernel tail) are cut off.
-        h = min(self.height, self.rows * b - self.pad_top)
-        w = min(self.width, wide * b - self.pad_left)
-        padded[self.pad_top : self.pad_top + h, self.pad_left : self.pad_left + w] = image[:h, :w]
-        # Pixels and words move as opaque items, a copy each: several times as fast as element by element.
-        pixels = b * self.channels * image.itemsize
-        rows = padded.reshape(self.rows, b, wide * b * self.channels).view(f"V{pixels}")
-        depth = np.ascontiguousarray(rows.transpose(0, 2, 1))
-        # A word holds neighbouring positions, and these are neighbours in memory too.
-        strides = (depth.strides[0], b * pixels)
-        words: NDArray[Any] = np.ndarray(
-            (self.rows, self.cols), f"V{self.columns * b * pixels}", depth, strides=strides
-        ).copy()
-        return words.view(image.dtype).reshape(self.rows, self.cols, self.lanes)
+        if shape != expected:
+            raise ValueError(f"the image is {shape}, the program expects {expected}")
 
     def word_bytes(self, cp: int, port_bytes: int) -> int:
         """Bytes of an activation word that carry lanes of the image, in whole beats; the others need not be sent."""
         return math.ceil(min(self.lanes, cp) / port_bytes) * port_bytes
 
-    def pack(self, image: NDArray[Any], cp: int, word_bytes: int) -> NDArray[np.uint8]:
+    def pack(self, image: NDArray[np.uint8], cp: int, word_bytes: int) -> NDArray[np.uint8]:
         """The first ``word_bytes`` bytes of each activation word, [blocks * rows * cols, word_bytes], as the NPU reads them."""
-        tensor = self.arrange(image)
-        if self.lanes == word_bytes <= cp:
-            return tensor.astype(np.uint8, copy=False).reshape(-1, word_bytes)
-        blocks = math.ceil(self.lanes / cp)
-        out = np.zeros((blocks, self.rows, self.cols, word_bytes), np.uint8)
-        for block in range(blocks):
-            part = tensor[:, :, block * cp : (block + 1) * cp]
-            out[block, :, :, : part.shape[2]] = part
+        packer = Packer(self, cp, word_bytes)
+        out = np.empty(packer.nbytes, np.uint8)
+        packer.pack(image, out)
         return out.reshape(-1, word_bytes)
 
     def rewrite_weights(self, weights: NDArray[Any]) -> NDArray[Any]:
@@ -109,3 +97,54 @@ class ImageLayout:
     def to_json(self) -> dict[str, int]:
         """Plain numbers for the program file."""
         return asdict(self)
+
+
+class Packer:
+    """Lays out uint8 images of ``layout`` for arrays of ``cp`` lanes, one after another; an image costs no allocation. Not thread safe.
+
+    Pixels and words move as opaque items, which is several times as fast as byte by byte: pixels to where those of a patch are
+    neighbours, and from there, where neighbouring patches are neighbours too, whole words to their place.
+    """
+
+    def __init__(self, layout: ImageLayout, cp: int, word_bytes: int) -> None:
+        b, wide, channels = layout.block, layout.cols + layout.columns - 1, layout.channels
+        self.nbytes = math.ceil(layout.lanes / cp) * layout.rows * layout.cols * word_bytes
+        """Of a packed image."""
+        self._layout = layout
+        padded = np.zeros((layout.rows * b, wide * b, channels), np.uint8)
+        # Rows and columns that no output reads (an even kernel tail) are cut off.
+        self._height = min(layout.height, layout.rows * b - layout.pad_top)
+        self._width = min(layout.width, wide * b - layout.pad_left)
+        self._inside = padded[layout.pad_top :, layout.pad_left :][: self._height, : self._width]
+        patches = padded.reshape(layout.rows, b, wide, b * channels)
+        depth = np.empty((layout.rows, wide, b, b * channels), np.uint8) if b > 1 else padded
+        # One copy for each row of the patches: with all in one NumPy takes twice as long.
+        self._rows = [(_items(depth[:, :, dy]), _items(patches[:, dy])) for dy in range(b)] if b > 1 else []
+        step = b * b * channels
+        self._parts = []
+        """For each block of lanes: bytes of a word that hold some, and the words, [rows, cols] of items."""
+        for first in range(0, layout.lanes, cp):
+            taken = min(cp, layout.lanes - first)
+            words = np.ndarray(
+                (layout.rows, layout.cols), f"V{taken}", depth, offset=first, strides=(wide * step, step)
+            )
+            self._parts.append((taken, words))
+        self._word_bytes = word_bytes
+
+    def pack(self, image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        """Write ``image`` [height, width, channels] to ``out`` [nbytes], the NPU's image buffer. Raises ValueError for another shape."""
+        self._layout.check_shape(image.shape)
+        np.copyto(self._inside, image[: self._height, : self._width])
+        for to, source in self._rows:
+            np.copyto(to, source)
+        blocks = out.reshape(len(self._parts), self._layout.rows, self._layout.cols, self._word_bytes)
+        for block, (taken, words) in zip(blocks, self._parts, strict=True):
+            np.copyto(_items(block[:, :, :taken]), words)
+            if taken < self._word_bytes:
+                block[:, :, taken:] = 0
+
+
+def _items(array: NDArray[np.uint8]) -> NDArray[np.void]:
+    """[a, b, n] bytes -> [a, b] opaque items of n bytes; the last axis must be contiguous."""
+    items: NDArray[np.void] = array.view(f"V{array.shape[2]}")[:, :, 0]
+    return items

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.image_layout import ImageLayout
+from hw.image_layout import ImageLayout, Packer
 from hw.isa import (
     DESCRIPTOR_BYTES,
     FEATURE_BYTES,
@@ -111,9 +111,18 @@ class Program:
 
     def pack_image(self, image: NDArray[Any]) -> NDArray[np.uint8]:
         """uint8 [height, width, channels] -> [image_words, image_word_bytes] for the NPU's image buffer. Raises ValueError."""
+        self.check_image(image)
+        return self.image.pack(image, self.config.cp, self.image_word_bytes)
+
+    def packer(self) -> Packer:
+        """What pack_image() does, for one image after another."""
+        return Packer(self.image, self.config.cp, self.image_word_bytes)
+
+    def check_image(self, image: NDArray[Any]) -> None:
+        """Raise ValueError unless ``image`` is one that the program takes."""
         if image.dtype != np.uint8:
             raise ValueError(f"the image is {image.dtype}, the program expects uint8")
-        return self.image.pack(image, self.config.cp, self.image_word_bytes)
+        self.image.check_shape(image.shape)
 
     def read_result(self, words: NDArray[np.uint8]) -> NDArray[Any]:
         """The integers of the result, [channels] for global sums, else [height, width, channels]."""
