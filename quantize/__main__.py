@@ -10,6 +10,8 @@ from pathlib import Path
 
 from quantize.dataset import SPLITS
 
+SAMPLES = ("calibration", "finetuning", "classifier", "validation", "test")
+"""Of a plan's jets, beside those that float training takes."""
 DEMO_SPLIT = {"train": 0.80, "val": 0.05, "test": 0.15}
 
 
@@ -66,12 +68,19 @@ def _workshop(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # a
         hidden=options.hidden,
         training_jets=options.limit,
     )
+    jets = {f"{name}_jets": getattr(options, f"{name}_jets") for name in SAMPLES}
+    plan = replace(plan, **{name: value for name, value in jets.items() if value is not None})
     plan = replace(
         plan,
         float_schedule=_schedule(plan.float_schedule, options, "float"),
         finetune_schedule=_schedule(plan.finetune_schedule, options, "finetune"),
     )
-    return Workshop(options.out, plan, options.jets)
+    if options.framework == "keras":
+        return Workshop(options.out, plan, options.jets)
+    from quantize.torch_pipeline import Door, TorchWorkshop
+
+    door = Door(options.start, options.noise, options.batch_norm == "yes", options.minutes, options.device)
+    return TorchWorkshop(options.out, plan, options.jets, door)
 
 
 def _schedule(schedule, options: argparse.Namespace, which: str):  # type: ignore[no-untyped-def]  # a train.Schedule
@@ -249,7 +258,15 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--finetune-rate", type=float, help="peak learning rate of quantised fine-tuning")
         step.add_argument("--batch", type=int, help="jets in a batch")
         step.add_argument("--seed", type=int, help="of initial weights and batches")
+        for sample in SAMPLES:
+            step.add_argument(f"--{sample}-jets", type=int, help=f"jets of the {sample} sample, when not as planned")
         step.add_argument("--threads", type=int, help="TensorFlow threads; all cores when not given")
+        step.add_argument("--framework", choices=("keras", "torch"), default="keras", help="torch: what follows")
+        step.add_argument("--start", type=Path, help="float.npz to begin with: any size, as wide or narrower")
+        step.add_argument("--noise", type=float, default=0.1, help="on replicated channels, where START is narrower")
+        step.add_argument("--batch-norm", choices=("yes", "no"), default="yes", help="no: train the folded network")
+        step.add_argument("--minutes", type=float, help="of training at most, however many epochs")
+        step.add_argument("--device", help="cuda or cpu; the GPU where there is one when not given")
         if name == "demo-net":
             step.add_argument("--jets-per-class", type=int, default=40_000, help="jets to generate where none are")
             step.add_argument("--jobs", type=int, default=_cores(), help="processes that generate jets")

@@ -20,11 +20,12 @@ def jet_axis(constituents: NDArray) -> tuple[NDArray[np.float64], NDArray[np.flo
     return np.arcsinh(pz / np.maximum(np.hypot(px, py), 1e-12)), np.arctan2(py, px)
 
 
-def pt_grid(constituents: NDArray, size: int) -> NDArray[np.float64]:
-    """Sum transverse momentum on the grid around each jet's axis.
+def deposits(constituents: NDArray, size: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Find the pixel of each constituent that is inside its jet's window.
 
     constituents: [n, m, 4], (E, px, py, pz) in GeV, zero-padded; any m.
-    Returns float64 [n, size, size] in GeV: rows are eta, columns are phi. Constituents outside the window are left out.
+    Returns the pixels int64 [k], counted through the grid [n, size, size] (rows are eta, columns are phi), and their pT float64 [k] in
+    GeV, jet by jet.
     """
     constituents = _checked(constituents, size)
     _, px, py, pz = np.moveaxis(constituents.astype(np.float64), -1, 0)
@@ -36,9 +37,18 @@ def pt_grid(constituents: NDArray, size: int) -> NDArray[np.float64]:
     row, column = (np.floor((x + HALF_WIDTH) * (size / (2 * HALF_WIDTH))) for x in (eta, phi))
     inside = (pt > 0) & (row >= 0) & (row < size) & (column >= 0) & (column < size)
     jet = np.broadcast_to(np.arange(len(pt))[:, None], pt.shape)
-    pixel = (jet[inside] * size + row[inside].astype(np.int64)) * size + column[inside].astype(np.int64)
-    grid = np.bincount(pixel, weights=pt[inside], minlength=len(pt) * size * size)
-    return grid.astype(np.float64).reshape(len(pt), size, size)
+    return (jet[inside] * size + row[inside].astype(np.int64)) * size + column[inside].astype(np.int64), pt[inside]
+
+
+def pt_grid(constituents: NDArray, size: int) -> NDArray[np.float64]:
+    """Sum transverse momentum on the grid around each jet's axis.
+
+    constituents: [n, m, 4], (E, px, py, pz) in GeV, zero-padded; any m.
+    Returns float64 [n, size, size] in GeV: rows are eta, columns are phi. Constituents outside the window are left out.
+    """
+    pixel, pt = deposits(constituents, size)
+    grid = np.bincount(pixel, weights=pt, minlength=len(constituents) * size * size)
+    return grid.astype(np.float64).reshape(len(constituents), size, size)
 
 
 def jet_planes(constituents: NDArray, size: int) -> NDArray[np.uint8]:

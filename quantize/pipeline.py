@@ -20,7 +20,7 @@ from tensorflow import keras
 from quantize import checkpoint, dataset, float_network, head, resnet, train
 from quantize.calibrate import calibrate
 from quantize.classifier import Classifier
-from quantize.evaluate import Performance, evaluate
+from quantize.evaluate import evaluate
 from quantize.float_network import FloatNetwork
 from quantize.fold import fold, set_weights
 from quantize.images import CHANNELS
@@ -46,6 +46,7 @@ class Plan:
     classifier_jets: int = 16_000
     calibration_jets: int = 512
     validation_jets: int = 2_000
+    test_jets: int | None = None  # all of them
 
 
 class Workshop:
@@ -59,13 +60,21 @@ class Workshop:
         if not stamp.is_file():
             with dataset.written_whole(stamp) as temporary:
                 temporary.write_text(described)
-        elif stamp.read_text() != described:
+        elif json.dumps(asdict(Plan()) | json.loads(stamp.read_text()), indent=1) != described:
             raise ValueError(f"{folder} belongs to another plan (see its plan.json): choose another --out folder")
 
     def images(self, split: str, limit: int | None = None) -> train.LabelledImages:
         """Return the images of the first `limit` jets of a split."""
         jets = dataset.read(self.jets / f"{split}.h5", limit)
         return train.LabelledImages.of(jets.constituents, jets.is_top, self.plan.config.size)
+
+    def float_features(self, network: FloatNetwork, planes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the features of a float network, float32 [n, features], of planes uint8 [n, size, size]."""
+        return train.features(network.to_keras(), planes)
+
+    def features(self, network: checkpoint.QuantisedNetwork, planes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the features of a quantised network as the NPU computes them, float32 [n, features]."""
+        return train.features(checkpoint.to_keras(network), planes)
 
     def train_float(self) -> None:
         """Train the float network and fold it, into float.npz."""
@@ -130,36 +139,37 @@ class Workshop:
         """Re-fit the classifier on the features as the NPU computes them, measure every stage, and write network.npz."""
         plan = self.plan
         start = checkpoint.load(self.folder / FINETUNED)
-        if start.classifier is None:
-            raise ValueError(f"{self.folder / FINETUNED} has no classifier: fine-tune again")
+        calibrated = checkpoint.load(self.folder / CALIBRATED)
+        if start.classifier is None or calibrated.classifier is None:
+            raise ValueError(f"{FINETUNED} or {CALIBRATED} in {self.folder} has no classifier: fine-tune again")
         sample = self.images("train", plan.classifier_jets)
-        values = train.features(checkpoint.to_keras(start.network), sample.planes)
+        values = self.features(start.network, sample.planes)
         schedule = plan.classifier_schedule
         classifier = head.refit(
             values, sample.is_top, start.classifier, schedule.epochs, schedule.batch, schedule.rate, schedule.seed
         )
-        test = self.images("test")
+        test = self.images("test", plan.test_jets)
+        network, float_classifier = self.load_float()
         # The fine-tuned network and this one have the same features: they are computed once.
-        test_features = train.features(checkpoint.to_keras(start.network), test.planes)
-        reached = {
-            "float": self._float_performance(test),
-            "calibrated": evaluate(test.is_top, tag(checkpoint.load(self.folder / CALIBRATED), test)[:, 1]),
-            "finetuned": evaluate(test.is_top, start.classifier.probabilities(test_features)[:, 1]),
-            "refit": evaluate(test.is_top, classifier.probabilities(test_features)[:, 1]),
+        test_features = self.features(start.network, test.planes)
+        tagged = {
+            "float": float_classifier.probabilities(self.float_features(network, test.planes)),
+            "calibrated": calibrated.classifier.probabilities(self.features(calibrated.network, test.planes)),
+            "finetuned": start.classifier.probabilities(test_features),
+            "refit": classifier.probabilities(test_features),
         }
+        reached = {name: evaluate(test.is_top, probabilities[:, 1]) for name, probabilities in tagged.items()}
         for name, performance in reached.items():
             print(f"{name}: {performance}")
         provenance: dict[str, Any] = {
             "command": "python -m quantize demo-net",
             "plan": asdict(plan),
             "jets": _manifest(self.jets),
+            "float": network.provenance,
+            "finetuned": start.provenance,
             "test": {name: asdict(performance) for name, performance in reached.items()},
         }
         checkpoint.save(self.folder / NETWORK, checkpoint.Checkpoint(start.network, classifier, provenance))
-
-    def _float_performance(self, test: train.LabelledImages) -> Performance:
-        network, classifier = self.load_float()
-        return evaluate(test.is_top, classifier.probabilities(train.features(network.to_keras(), test.planes))[:, 1])
 
     def run(self) -> Path:
         """Run every step that is not done yet, and return the artefact."""

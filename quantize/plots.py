@@ -112,6 +112,28 @@ def draw_roc(curves: dict[str, tuple[NDArray, NDArray]], path: Path) -> None:
     _save(figure, path)
 
 
+def draw_learning_curve(stages: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """Draw the AUC against the images seen, stage after stage. stages: name to records of torch_train.Progress.curve."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    start = 0.0
+    for index, (name, curve) in enumerate(stages.items()):
+        colour = f"C{index}"
+        for key, style, what in (
+            ("auc", "-", "training jets, before learning from them"),
+            ("val_auc", "o", "validation jets"),
+        ):
+            points = [(start + record["images"], record[key]) for record in curve if key in record]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, color=colour, label=f"{name}: {what}")
+        start += curve[-1]["images"]
+        axes.axvline(start, color="grey", linewidth=0.5)
+    axes.set(xlabel="images seen", ylabel="AUC")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
 def draw_performance(
     rows: dict[str, Performance], published: dict[str, tuple[float, float, float]], title: str, path: Path
 ) -> None:
