@@ -180,11 +180,12 @@ def _summary(taken: list[dict[str, float]], yardstick: list[dict[str, float]]) -
 
 def c_simulation(version: str) -> dict[str, Any]:
     """One image through hls4ml's C simulation of the same network, which g++ compiles first."""
-    from hls.vitis.project import CSimulation
+    from hls.vitis.csim import CSimulation
+    from hls.vitis.project import convert_sized, write_project
     from quantize import checkpoint
 
     model = checkpoint.load_quantised(workload.network_file(version))
-    simulation = CSimulation(model, BUILD / "resnet50" / f"csim-{version}")
+    simulation = CSimulation(write_project(convert_sized(model, BUILD / "resnet50" / f"csim-{version}")), optimise=3)
     begin = time.perf_counter()
     simulation.predict(workload.jet_sample(1))
     ms = 1e3 * (time.perf_counter() - begin)

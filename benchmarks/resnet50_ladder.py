@@ -64,7 +64,8 @@ def main() -> int:
 
     from hls.compare import integers
     from hls.convert import IMAGE_FRACTION_BITS
-    from hls.vitis.project import CSimulation
+    from hls.vitis.csim import CSimulation
+    from hls.vitis.project import convert_sized, write_project
     from quantize import checkpoint
 
     model = checkpoint.load_quantised(workload.network_file(options.version, options.seed))
@@ -77,7 +78,7 @@ def main() -> int:
     if options.csim:
         print(f"writing and compiling hls4ml's project in {build}: this takes minutes", flush=True)
         begin = time.perf_counter()
-        simulation = CSimulation(model, build)
+        simulation = CSimulation(write_project(convert_sized(model, build)), optimise=3)
         print(f"built in {time.perf_counter() - begin:.0f} s", flush=True)
 
         def csim(image: NDArray[np.uint8]) -> NDArray[np.int64]:

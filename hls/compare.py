@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hls.convert import IMAGE_FRACTION_BITS, convert
-from hls.vitis.project import CSimulation
+from hls.vitis.csim import CSimulation
+from hls.vitis.project import convert_sized, write_project
+from hls.vitis.sizing import Sizing
 from hw.program import Output
 
 
@@ -42,11 +44,17 @@ def integers(features: NDArray[Any], output: Output) -> NDArray[np.int64]:
 
 
 def run(
-    model: Any, build: Path, images: int = 2, seed: int = 0, report: Callable[[str], None] = lambda step: None
+    model: Any,
+    build: Path,
+    images: int = 2,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda step: None,
+    sizing: Sizing | None = None,
 ) -> Comparison:
     """Compute random images with a QKeras ``model`` on all three.
 
-    ``build``: folder for the HLS project and the program. ``report`` is told what begins, since g++ takes its time.
+    ``build``: folder for the HLS project and the program. ``report`` is told what begins, since g++ takes its time. ``sizing``: of the HLS
+    project; hls4ml's default without one.
     """
     report("compiling for the golden model")
     npu = convert(model, "NPU", str(build), "network")
@@ -56,8 +64,9 @@ def run(
     report(f"computing {images} image(s) with QKeras and the golden model")
     qkeras = np.asarray(model(x.astype(np.float32) / 2**IMAGE_FRACTION_BITS)).reshape(images, -1)
     golden = np.asarray(npu.predict(x)).reshape(images, -1)
-    report("writing the HLS project and compiling it with g++ (about a minute for the demo's network)")
-    simulation = CSimulation(model, build / "vitis")
-    report(f"simulating {images} image(s)")
+    report("writing the HLS project and compiling it with g++ (about a minute)")
+    project = write_project(convert_sized(model, build / "vitis", sizing=sizing))
+    simulation = CSimulation(project)
+    report(f"simulating {images} image(s), FIFOs as deep as the project says")
     csim = simulation.predict(x)
     return Comparison(integers(qkeras, output), integers(golden, output), integers(csim, output))

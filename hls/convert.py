@@ -7,7 +7,7 @@ there are quantisers, and between them types just wide enough for the exact sums
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,18 +24,26 @@ IMAGE_FRACTION_BITS = 8
 
 
 def convert(
-    model: Any, backend: str = "NPU", output_dir: str = "build/hls", name: str = "network", **options: Any
+    model: Any,
+    backend: str = "NPU",
+    output_dir: str = "build/hls",
+    name: str = "network",
+    layers: Mapping[str, Mapping[str, Any]] | None = None,
+    **options: Any,
 ) -> ModelGraph:
     """Convert a QKeras ``model`` with exact precisions, by hls4ml's ``convert_from_keras_model``.
 
-    ``options`` go to the backend (NPU: ``board``, ``device``; Vitis: ``io_type``, ``part``...). Raises CompileError for a layer that
-    has no exact conversion.
+    ``layers``: more of hls4ml's configuration by layer (``Strategy``, ``ReuseFactor``...). ``options`` go to the backend (NPU: ``board``,
+    ``device``; Vitis: ``io_type``, ``part``...). Raises CompileError for a layer that has no exact conversion.
     """
     import hls4ml
 
+    config = exact_config(model)
+    for layer, settings in (layers or {}).items():
+        config["LayerName"].setdefault(layer, {}).update(settings)
     return hls4ml.converters.convert_from_keras_model(
         model,
-        hls_config=exact_config(model),
+        hls_config=config,
         backend=backend,
         output_dir=output_dir,
         project_name=name,

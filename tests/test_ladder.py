@@ -17,7 +17,8 @@ from driver.runtime import Npu, Result
 from hls.compare import integers
 from hls.convert import IMAGE_FRACTION_BITS, convert
 from hls.npu.backend import program_path
-from hls.vitis.project import CSimulation
+from hls.vitis.csim import CSimulation
+from hls.vitis.project import convert_sized, write_project
 from hw.program import Program
 from quantize import checkpoint, dataset, jets
 from quantize.images import jet_images
@@ -72,7 +73,7 @@ def test_eager_qkeras_equals_the_golden_model(model, program, images, golden):
 
 
 def test_the_golden_model_equals_hls4mls_c_simulation(model, program, images, golden, tmp_path: Path):
-    simulation = CSimulation(model, tmp_path / "vitis")
+    simulation = CSimulation(write_project(convert_sized(model, tmp_path / "vitis")), optimise=1)
     features = simulation.predict(images[:C_SIMULATED])
     assert (integers(features, program.output) == golden[:C_SIMULATED]).all()
 
