@@ -39,6 +39,11 @@ $(VENV)/.installed: pyproject.toml
 
 setup: $(VENV)/.installed  ## Make the virtual environment (the other targets do it when needed)
 
+# PyTorch by itself, for what trains in it and for the tests: on Linux it brings several GB of CUDA libraries, which no other target should wait for.
+$(VENV)/.torch: $(VENV)/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --editable '.[torch]'
+	@touch $@
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What a user runs
 # ---------------------------------------------------------------------------------------------------------------------
@@ -116,7 +121,7 @@ area: $(VENV)/.installed  ## What each block takes of BOARD's FPGA, against the 
 # What a developer runs
 # ---------------------------------------------------------------------------------------------------------------------
 
-test: lint  ## All tests: lint, Python, cocotb benches
+test: lint $(VENV)/.torch  ## All tests: lint, Python, cocotb benches
 	@command -v tclsh >/dev/null || { echo "The Vivado scripts are tested in tclsh. On Debian 12: apt-get install tcl"; exit 1; }
 	@command -v haproxy >/dev/null || { echo "Several services are tested behind HAProxy. On Debian 12: apt-get install haproxy"; exit 1; }
 	$(BIN)/python -m pytest -m alone
