@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator bench-service soak-service table2 evaluate-demo train-demo
-.PHONY: jets physics neutrinos
+.PHONY: jets physics neutrinos train-resnet50
 .PHONY: synth area pipeline selftest board-soak bench-driver package
 .PHONY: test sim formal waves registers lint format build-npu clean
 
@@ -27,6 +27,7 @@ help:  ## List the targets
 # Set-up: one virtual environment with everything; only Python, g++ and make come from the system
 # ---------------------------------------------------------------------------------------------------------------------
 
+# PyTorch by pip, which takes a build for the CPU alone where pip's configuration offers one; PyPI's brings CUDA's libraries.
 $(VENV)/.installed: pyproject.toml
 	@command -v $(PYTHON) g++ make >/dev/null || { \
 	  echo "Needs Python 3.11, g++ and make. On Debian 12: apt-get install python3.11-venv g++ make"; exit 1; }
@@ -34,6 +35,7 @@ $(VENV)/.installed: pyproject.toml
 	  echo "$(PYTHON) cannot make virtual environments. On Debian 12: apt-get install python3.11-venv"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[torch]'
 	$(BIN)/uv pip install --system-certs --python $(BIN)/python --editable '.[all]'
 	@touch $@
 
@@ -90,6 +92,26 @@ neutrinos: $(VENV)/.installed  ## Transfer learning on toy neutrino events: the 
 
 train-demo: $(VENV)/.installed  ## Make the demo's network again, from jets to quantize/trained/demo.npz (hours)
 	$(BIN)/python -m quantize demo-net --out build/demo-net --install
+
+# Narrow on small images, narrow on large ones, then the full network: each step goes on where it stopped, and has a time limit. On a
+# GPU, or another day: the same command with more minutes.
+RESNET50 := build/resnet50-net
+MINUTES  ?= 13 15 20 9
+GROW      = $(BIN)/python -m quantize $(1) --framework torch --jets $(RESNET50)/jets --float-epochs $(or $(EPOCHS),1) --minutes $(word $(2),$(MINUTES))
+FULL      = --out $(RESNET50) --width 64 --size 224 --float-rate 1e-4 --finetune-rate 2e-5 --batch 16 --seed 13 \
+	--validation-jets 400 --calibration-jets 96 --classifier-jets 1500 --test-jets 2000
+
+train-resnet50: $(VENV)/.installed  ## Train the full ResNet-50 at 224x224 in PyTorch, grown from a narrow one (MINUTES="13 15 20 9" of its four steps)
+	test -e $(RESNET50)/jets/train.h5 || $(BIN)/python -m quantize jets --jets 150000 --out $(RESNET50)/jets
+	test -f build/demo-net/float.npz || $(BIN)/python -m quantize train --out build/demo-net --jets $(RESNET50)/jets
+	$(call GROW,train,1) --start build/demo-net/float.npz --out $(RESNET50)/w16-128 --width 16 --size 128 --float-rate 1e-3 --batch 64 --seed 11
+	$(call GROW,train,2) --start $(RESNET50)/w16-128/float.npz --out $(RESNET50)/w16-224 --width 16 --size 224 --float-rate 7e-4 --batch 32 \
+	  --seed 12 --validation-jets 1000
+	$(call GROW,train,3) --start $(RESNET50)/w16-224/float.npz --batch-norm no $(FULL)
+	$(call GROW,calibrate,3) $(FULL)
+	$(call GROW,finetune,4) $(FULL)
+	$(call GROW,refit,4) $(FULL)
+	@echo "The network is $(RESNET50)/network.npz; MODEL=$(RESNET50)/network.npz makes it the one to package"
 
 selftest: $(VENV)/.installed  ## Find out whether a device works, and if not, what is broken (DEVICE=simulated-board, PROGRAM=net.npu)
 	$(BIN)/python -m driver selftest --device $(or $(DEVICE),simulated-board) $(if $(PROGRAM),--program $(PROGRAM)) $(ARGS)

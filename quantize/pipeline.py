@@ -52,6 +52,9 @@ class Plan:
 class Workshop:
     """A folder in which a network is being made."""
 
+    command = "python -m quantize demo-net"
+    """What does all of it, for the artefact's provenance."""
+
     def __init__(self, folder: Path, plan: Plan, jets: Path | None = None) -> None:
         self.folder, self.plan = folder, plan
         self.jets = jets or folder / "jets"
@@ -162,7 +165,7 @@ class Workshop:
         for name, performance in reached.items():
             print(f"{name}: {performance}")
         provenance: dict[str, Any] = {
-            "command": "python -m quantize demo-net",
+            "command": self.command,
             "plan": asdict(plan),
             "jets": _manifest(self.jets),
             "float": network.provenance,

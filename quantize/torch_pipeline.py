@@ -43,6 +43,8 @@ class Door:
 class TorchWorkshop(Workshop):
     """A folder in which a network is being made by PyTorch."""
 
+    command = "make train-resnet50"
+
     def __init__(self, folder: Path, plan: Plan, jets: Path | None = None, door: Door | None = None) -> None:
         super().__init__(folder, plan, jets)
         self.door = door or Door()

@@ -1,7 +1,11 @@
 """Networks that were trained elsewhere, against the libraries' own arithmetic."""
 
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import save_file
 from tensorflow import keras
@@ -90,10 +94,23 @@ def arrays():
     return torchvision_arrays()
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "npz"])
+def write(arrays, path):
+    """Write a checkpoint the way its suffix is usual; .pth as data-parallel training saves it."""
+    tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    {
+        ".safetensors": lambda: save_file(arrays, path),
+        ".npz": lambda: np.savez(path, **arrays),
+        ".pt": lambda: torch.save(tensors, path),
+        ".pth": lambda: torch.save(
+            {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in tensors.items()}}, path
+        ),
+    }[path.suffix]()
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "npz", "pt", "pth"])
 def test_a_torchvision_network_computes_the_same_features_and_classes(arrays, tmp_path, suffix):
     path = tmp_path / f"net.{suffix}"
-    save_file(arrays, path) if suffix == "safetensors" else np.savez(path, **arrays)
+    write(arrays, path)
     assert (
         main(["import", "--weights", f"{path}", "--out", f"{tmp_path}/float.npz", "--size", "32", "--pixels", "unit"])
         == 0
@@ -184,7 +201,11 @@ def test_files_that_are_no_checkpoints_are_named(arrays, tmp_path):
     whole = (tmp_path / "whole.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "cut.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50))
-    for name in ("cut.safetensors", "cut.h5"):
+    write(arrays, tmp_path / "whole.pt")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:1000])
+    (tmp_path / "pickled.pt").write_bytes(pickle.dumps(Path(tmp_path)))  # weights only: nothing in a file is executed
+    torch.save([torch.ones(2)], tmp_path / "list.pt")
+    for name in ("cut.safetensors", "cut.h5", "cut.pt", "pickled.pt", "list.pt"):
         with pytest.raises(ValueError, match=f"{name} is not a whole"):
             read_resnet(tmp_path / name)
     with pytest.raises(ValueError, match=r"ends in one of \.safetensors"):
