@@ -65,8 +65,8 @@ class CSimulation:
 
     def __init__(self, project: Path, optimise: int = 2) -> None:
         self.program = project / FOLDER / "simulate"
-        (project / FOLDER).mkdir(exist_ok=True)
         network, (self.inputs, self.outputs) = processes(project)
+        (project / FOLDER).mkdir(exist_ok=True)
         source = project / FOLDER / "network.cpp"
         source.write_text(network)
         command = ["g++", f"-O{optimise}", "-std=c++14", "-w", f'-DWEIGHTS_DIR="{project.resolve()}/firmware/weights"']
