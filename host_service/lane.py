@@ -9,17 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from driver.device import DeviceError, DeviceTimeoutError
+from driver.pool import ATTEMPTS
 from driver.runtime import Counters, Result
-from host_service.runners import Runner
+from host_service.runners import Runner, WriteImage
 from hw.program import Program
 
 LOG = logging.getLogger(__name__)
 AHEAD = 4
-"""Images handed to a device: two that it has itself (one computes, one waits), two whose layout is made meanwhile."""
+"""Images handed to an NPU: two that it has itself (one computes, one waits), two that its process finds when one is done."""
 GRACE = 5.0
 """Seconds beyond an image's time limit, in which the device's own report of it is awaited."""
 BACK_OFF = (0.05, 0.2, 1.0, 5.0, 30.0)
@@ -33,7 +31,8 @@ class Job:
     """One image on its way."""
 
     program: Program
-    image: NDArray[np.uint8]
+    write: WriteImage
+    """Makes the image, where the device's process finds it."""
     deadline: float
     answer: asyncio.Future[Result]
     queued: bool = False
@@ -87,6 +86,8 @@ class Lane:
         self._dispatcher = dispatcher
         self._timeout = timeout
         self._watch: asyncio.TimerHandle | None = None
+        self._since = 0.0
+        """Since when the oldest image has been the oldest, by the event loop's clock."""
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, program: Program) -> None:
@@ -96,18 +97,18 @@ class Lane:
 
     def takes(self, program: Program) -> bool:
         """Whether it has room for an image of ``program`` now."""
-        return self.state == "ready" and self.program is program and len(self.running) < AHEAD
+        return self.state == "ready" and self.program is program and len(self.running) < AHEAD * self.runner.npus
 
     def give(self, job: Job) -> None:
         """Hand ``job`` to the device, which takes() it."""
         try:
-            future = self.runner.run(job.image)
-        except ValueError as error:
-            job.fail(error)
-            return
+            future = self.runner.run(job.write)
         except DeviceError as error:
             self.running[job] = asyncio.get_running_loop().create_future()
             self._fail(job, error)
+            return
+        except Exception as error:  # it is the image's fault: a RequestError, or worse
+            job.fail(error)
             return
         job.lane = self
         self.running[job] = future
@@ -141,10 +142,7 @@ class Lane:
             self._drop(job)
             return
         error = done.exception()
-        if isinstance(error, ValueError):
-            job.fail(error)
-            self._drop(job)
-        elif error is not None:
+        if error is not None:
             self._fail(
                 job, error if isinstance(error, DeviceError) else DeviceError(f"{type(error).__name__}: {error}")
             )
@@ -170,20 +168,32 @@ class Lane:
 
     def _watch_over(self) -> None:
         """Give the oldest image its time, from now."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        if self.running:
-            self._watch = asyncio.get_running_loop().call_later(self._timeout + GRACE, self._hangs)
+        self._since = asyncio.get_running_loop().time()
+        if self._watch is None and self.running:
+            self._watch = asyncio.get_running_loop().call_later(self._patience, self._look_after)
+
+    def _look_after(self) -> None:
+        """The time of the image that was the oldest a while ago is over: is that of the one that is the oldest now?"""
+        self._watch = None
+        if self.running and self.state in ("ready", "loading"):
+            left = self._since + self._patience - asyncio.get_running_loop().time()
+            if left > 0:
+                self._watch = asyncio.get_running_loop().call_later(left, self._look_after)
+            else:
+                self._hangs()
+
+    @property
+    def _patience(self) -> float:
+        """Seconds for an image; several NPUs are a pool, which tries it several times."""
+        return self._timeout * (ATTEMPTS if self.runner.npus > 1 else 1) + GRACE
 
     def _gone(self, error: DeviceError) -> None:
         if self.state == "ready":
             self._fail(next(iter(self.running), None), error)
 
     def _hangs(self) -> None:
-        if self.state in ("ready", "loading") and self.running:
-            text = f"the {self.runner.kind} device hangs: no answer within {self._timeout:g} s"
-            self._fail(next(iter(self.running)), DeviceTimeoutError(text))
+        text = f"the {self.runner.kind} device hangs: no answer within {self._timeout:g} s"
+        self._fail(next(iter(self.running)), DeviceTimeoutError(text))
 
     # Failing and coming back -----------------------------------------------------------------------------------------
 
@@ -197,6 +207,7 @@ class Lane:
         self.faults += 1
         if self._watch is not None:
             self._watch.cancel()
+            self._watch = None
         self._give_back(culprit, error)
         self._task = asyncio.get_running_loop().create_task(self._recover())
         self._dispatcher.pump()

@@ -11,8 +11,9 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,8 @@ class Sample:
     """One image that was tagged, for people to look at."""
 
     model: str
-    image: NDArray[np.uint8]
+    image: Callable[[], NDArray[np.uint8]]
+    """Makes it, when people look."""
     probabilities: tuple[float, ...]
     labels: tuple[str, ...]
 
@@ -125,9 +127,10 @@ class Model:
         """
         start = time.perf_counter_ns()
         (values,) = inputs.values()
-        made = _Timed(map(self._image, values))
-        results = await self._scheduler.run(self.program, made, len(values), deadline)
+        images = [_Image(self, value) for value in values]
+        results = await self._scheduler.run(self.program, images, deadline)
         begin = time.perf_counter_ns()
+        input_ns = sum(image.ns for image in images)
         infer_ns = round(1e9 * sum(r.seconds for r in results))
         outputs = {
             "features": np.stack([r.features for r in results]),
@@ -136,15 +139,18 @@ class Model:
         }
         return Answer(
             outputs,
-            queue_ns=max(0, begin - start - made.ns - infer_ns),
-            input_ns=made.ns,
+            queue_ns=max(0, begin - start - input_ns - infer_ns),
+            input_ns=input_ns,
             infer_ns=infer_ns,
             output_ns=time.perf_counter_ns() - begin,
         )
 
-    def _image(self, value: NDArray[Any]) -> NDArray[np.uint8]:
-        """The NPU's image of one input."""
-        return value if value.dtype == np.uint8 else to_grid(value, self.program.image_fraction_bits)
+    def write_image(self, value: NDArray[Any], out: NDArray[np.uint8]) -> None:
+        """Write the NPU's image of one input to ``out``, uint8 [height, width, channels]. Raises RequestError."""
+        if value.dtype == np.uint8:
+            np.copyto(out, value)
+        else:
+            to_grid(value, self.program.image_fraction_bits, out)
 
 
 class Tagger(Model):
@@ -181,7 +187,10 @@ class Tagger(Model):
             (values,) = inputs.values()
             self.on_sample(
                 Sample(
-                    self.name, self._image(values[-1]), tuple(map(float, probabilities[-1])), self._classifier.classes
+                    self.name,
+                    partial(self._image, values[-1]),
+                    tuple(map(float, probabilities[-1])),
+                    self._classifier.classes,
                 )
             )
         return Answer(
@@ -191,6 +200,12 @@ class Tagger(Model):
             found.infer_ns + time.perf_counter_ns() - begin,
             found.output_ns,
         )
+
+    def _image(self, value: NDArray[Any]) -> NDArray[np.uint8]:
+        layout = self.program.image
+        out = np.empty((layout.height, layout.width, layout.channels), np.uint8)
+        self.write_image(value, out)
+        return out
 
     def _classify(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         # One row at a time: a matrix product of several rows may round differently from that of one.
@@ -211,9 +226,10 @@ class ConstituentsTagger(Tagger):
         self.parameters["constituents"] = "E, px, py, pz in GeV, zero-padded"
         del self.parameters["image_fp32"]
 
-    def _image(self, value: NDArray[Any]) -> NDArray[np.uint8]:
+    def write_image(self, value: NDArray[Any], out: NDArray[np.uint8]) -> None:
+        """See Model.write_image()."""
         try:
-            return jet_image(value, self.program.image.height)
+            np.copyto(out, jet_image(value, self.program.image.height))
         except ValueError as error:
             raise RequestError(str(error)) from None
 
@@ -229,16 +245,17 @@ def fingerprint(program: Program) -> str:
     return hashlib.sha256(program.to_bytes()).hexdigest()
 
 
-class _Timed(Iterator[NDArray[np.uint8]]):
-    """``images``, and how long it took to make them."""
+class _Image:
+    """The WriteImage of one input, and how long it took."""
 
-    def __init__(self, images: Iterator[NDArray[np.uint8]]) -> None:
-        self._images = images
+    __slots__ = ("_model", "_value", "ns")
+
+    def __init__(self, model: Model, value: NDArray[Any]) -> None:
+        self._model = model
+        self._value = value
         self.ns = 0
 
-    def __next__(self) -> NDArray[np.uint8]:
+    def __call__(self, out: NDArray[np.uint8]) -> None:
         begin = time.perf_counter_ns()
-        try:
-            return next(self._images)
-        finally:
-            self.ns += time.perf_counter_ns() - begin
+        self._model.write_image(self._value, out)
+        self.ns += time.perf_counter_ns() - begin

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from host_service.errors import RequestError
 
 
-def to_grid(image: NDArray[np.float32], fraction_bits: int) -> NDArray[np.uint8]:
-    """Real values as uint8 in steps of ``2**-fraction_bits``: rounded half to even, then clipped to 0..255.
+def to_grid(image: NDArray[np.float32], fraction_bits: int, out: NDArray[np.uint8]) -> None:
+    """Write real values to ``out`` in steps of ``2**-fraction_bits``: rounded half to even, then clipped to 0..255.
 
     Raises RequestError for a NaN or an infinity.
     """
@@ -21,4 +21,4 @@ def to_grid(image: NDArray[np.float32], fraction_bits: int) -> NDArray[np.uint8]
         image = np.clip(image, 0, highest)
     # Beside 2**(23 - fraction_bits) the last bit of a float32 is one step: the sum is rounded half to even, its low byte counts the steps.
     steps = image + np.float32(2.0 ** (23 - fraction_bits))
-    return steps.view(np.uint32).astype(np.uint8)
+    np.copyto(out, steps.view(np.uint32), casting="unsafe")

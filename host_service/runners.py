@@ -16,14 +16,21 @@ from driver.device import DeviceError, Readings, Sensing
 from driver.runtime import Npu, Result
 from hw.program import Program
 
+WriteImage = Callable[[NDArray[np.uint8]], None]
+"""Writes an image, uint8 [height, width, channels], to the memory that it is given. Raises RequestError for values that are no image."""
+
 
 class Runner(Protocol):
-    """What the scheduler needs of an NPU."""
+    """What the scheduler needs of an NPU, or of several that are one to it."""
 
     kind: str
     """The device, for people."""
     on_lost: Callable[[DeviceError], None]
     """Called when the NPU is gone, whether something runs or not."""
+
+    @property
+    def npus(self) -> int:
+        """How many NPUs, once it is open."""
 
     @property
     def readings(self) -> Readings:
@@ -35,10 +42,10 @@ class Runner(Protocol):
     async def load(self, program: Program) -> None:
         """Put ``program`` in place of the one before; nothing is running. Raises DeviceError."""
 
-    def run(self, image: NDArray[np.uint8]) -> asyncio.Future[Result]:
-        """Compute one image; the caller does not cancel the future, but may drop() it.
+    def run(self, write: WriteImage) -> asyncio.Future[Result]:
+        """Compute the image that ``write`` writes, before this returns; the caller does not cancel the future, but may drop() it.
 
-        Raises ValueError for another shape or type; the future has DeviceError when the NPU fails.
+        Raises what ``write`` raises, DeviceError when there is no room; the future has DeviceError when the NPU fails.
         """
 
     def drop(self, future: asyncio.Future[Result]) -> None:
@@ -55,6 +62,7 @@ class LocalNpu:
         self._npu = npu
         self.kind = npu.device.kind
         self.on_lost: Callable[[DeviceError], None] = lambda error: None
+        self.npus = 1
 
     @property
     def readings(self) -> Readings:
@@ -68,8 +76,11 @@ class LocalNpu:
         """See Runner."""
         await asyncio.to_thread(self._npu.load, program)
 
-    def run(self, image: NDArray[np.uint8]) -> asyncio.Future[Result]:
+    def run(self, write: WriteImage) -> asyncio.Future[Result]:
         """See Runner."""
+        layout = self._npu.program.image
+        image = np.empty((layout.height, layout.width, layout.channels), np.uint8)
+        write(image)
         return asyncio.wrap_future(self._npu.run_async(image))
 
     def drop(self, future: asyncio.Future[Result]) -> None:

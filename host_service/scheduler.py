@@ -12,17 +12,15 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 
 from driver.device import DeviceError
 from driver.runtime import Result
 from host_service.errors import RequestError
 from host_service.lane import Job, Lane
-from host_service.runners import Runner
+from host_service.runners import Runner, WriteImage
 from hw.program import Program
 
 LOG = logging.getLogger(__name__)
@@ -43,8 +41,6 @@ class Scheduler:
         self._queue: deque[Job] = deque()
         self._waiting = 0
         """Jobs of the queue that somebody still waits for."""
-        self._promised = 0
-        """Images that were let in and are still being made."""
         self.refused = 0
         """Images that found the queue full."""
         self.dropped = 0
@@ -68,33 +64,25 @@ class Scheduler:
         """Whether there is a device that works, or soon may."""
         return any(lane.failures < OUTAGE for lane in self.lanes)
 
-    async def run(
-        self, program: Program, images: Iterator[NDArray[np.uint8]], count: int, deadline: float = math.inf
-    ) -> list[Result]:
-        """The results of ``count`` images, in order; each is handed over as soon as ``images`` has made it.
+    async def run(self, program: Program, images: Sequence[WriteImage], deadline: float = math.inf) -> list[Result]:
+        """The results of ``images``, in order; each is written when a device has room for it.
 
-        ``deadline``: by the event loop's clock. Raises what ``images`` raises, RequestError (RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED,
-        UNAVAILABLE), ValueError for an image that does not fit, or the DeviceError of devices that failed again and again. When the
-        caller is cancelled, what has not begun never will.
+        ``deadline``: by the event loop's clock. Raises what ``images`` raise, RequestError (RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED,
+        UNAVAILABLE), or the DeviceError of devices that failed again and again. When the caller is cancelled, what has not begun never
+        will.
         """
-        self._admit(count)
+        self._admit(len(images))
         loop = asyncio.get_running_loop()
-        jobs: list[Job] = []
+        jobs = [Job(program, image, deadline, loop.create_future()) for image in images]
         timer = None if math.isinf(deadline) else loop.call_at(deadline, _expire, jobs)
-        self._promised += count
         try:
-            for image in images:
-                if jobs:
-                    await asyncio.sleep(0)  # a batch takes its turns with other requests
-                self._promised -= 1
-                jobs.append(Job(program, image, deadline, loop.create_future()))
-                self._enqueue(jobs[-1])
-                self.pump()
-            if count == 1:
+            for job in jobs:
+                self._enqueue(job)
+            self.pump()
+            if len(jobs) == 1:
                 return [await jobs[0].answer]
             return await asyncio.gather(*(job.answer for job in jobs))
         finally:
-            self._promised -= count - len(jobs)
             if timer is not None:
                 timer.cancel()
             for job in jobs:
@@ -113,7 +101,7 @@ class Scheduler:
         if not self.works:
             text = f"no device works: {self.lanes[0].error}; the service goes on trying to bring them back"
             raise RequestError(text, grpc.StatusCode.UNAVAILABLE, retry_ms=1000)
-        if self._waiting + self._promised + count > self.limit:
+        if self._waiting + count > self.limit:
             self.refused += count
             ready = max(1, sum(lane.state == "ready" for lane in self.lanes))
             retry_ms = max(1, round(1e3 * self._waiting * self._mean_seconds / ready))

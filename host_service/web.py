@@ -128,7 +128,7 @@ class Web:
             ],
             "latency": {"ends_ms": BUCKETS_MS, "counts": latencies or [0] * (len(BUCKETS_MS) + 1)},
             "samples": [
-                {"model": s.model, "labels": s.labels, "probabilities": s.probabilities, "picture": _picture(s.image)}
+                {"model": s.model, "labels": s.labels, "probabilities": s.probabilities, "picture": _picture(s.image())}
                 for s in reversed(list(self._recorder.samples))
             ],
         }

@@ -125,7 +125,7 @@ class Packer:
         """For each block of lanes: bytes of a word that hold some, and the words, [rows, cols] of items."""
         for first in range(0, layout.lanes, cp):
             taken = min(cp, layout.lanes - first)
-            words = np.ndarray(
+            words: NDArray[np.void] = np.ndarray(
                 (layout.rows, layout.cols), f"V{taken}", depth, offset=first, strides=(wide * step, step)
             )
             self._parts.append((taken, words))

@@ -17,7 +17,9 @@ def test_equals_rounding_half_to_even_in_float64(fraction_bits: int, beyond: boo
     steps = np.concatenate([steps, outside]) if beyond else steps[(steps >= 0) & (steps <= 255)]
     image = (steps * 2.0**-fraction_bits).astype(np.float32)
     expected = np.clip(np.rint(image.astype(np.float64) * 2.0**fraction_bits), 0, 255)
-    assert np.array_equal(to_grid(image, fraction_bits), expected)
+    found = np.empty(image.shape, np.uint8)
+    to_grid(image, fraction_bits, found)
+    assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -25,4 +27,4 @@ def test_what_is_no_number_is_refused(value: float):
     image = np.zeros((4, 4, 3), np.float32)
     image[1, 2, 0] = value
     with pytest.raises(RequestError, match="NaN or an infinity"):
-        to_grid(image, 8)
+        to_grid(image, 8, np.empty(image.shape, np.uint8))

@@ -22,7 +22,7 @@ from tritonclient.utils import InferenceServerException
 from driver.device import Readings
 from driver.golden import GoldenDevice
 from driver.runtime import Npu
-from host_service import device_process
+from host_service import device_child
 from host_service.server import Service
 from host_service.web import png
 
@@ -121,17 +121,17 @@ def test_metrics_of_a_boards_sensors():
 
 
 def test_a_devices_process_reports_its_sensors(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(device_process, "open_device", lambda name, config: WarmDevice(config))
+    monkeypatch.setattr(device_child, "open_devices", lambda name, config: [WarmDevice(config)])
     ours, childs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with childs, ours:
         ours.settimeout(60)
-        child = threading.Thread(target=device_process._Child(childs).serve)
+        child = threading.Thread(target=device_child.Child(childs).serve)
         child.start()
         ours.send(pickle.dumps((7, "open", "warm", PROGRAM.config, 1.0)))
-        answers = [pickle.loads(ours.recv(device_process.MESSAGE)) for _ in range(2)]
+        answers = [pickle.loads(ours.recv(device_child.MESSAGE)) for _ in range(2)]
         ours.shutdown(socket.SHUT_RDWR)
         child.join()
-    assert answers == [(7, None, None), (device_process.SENSORS, None, READINGS)]
+    assert answers == [(7, None, 1), (device_child.SENSORS, None, READINGS)]
 
 
 def test_the_latency_histogram_counts_every_request(running: Running):
