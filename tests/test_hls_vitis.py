@@ -4,10 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import qkeras_nets
+from hls4ml.backends import get_backend
 
 from hls.compare import integers
 from hls.convert import convert
-from hls.vitis.csim import CSimulation, DeadlockError, SimulationError
+from hls.vitis import timing
+from hls.vitis.csim import CSimulation, SimulationError
+from hls.vitis.dataflow import DeadlockError
+from hls.vitis.fifos import least_depths
 from hls.vitis.project import convert_sized, write_project
 from hls.vitis.sizing import LayerSizing, Sizing, SizingError
 from hls.vitis.stages import Network, read_graph
@@ -105,6 +110,30 @@ def test_one_word_less_on_a_skip_connection_deadlocks_and_says_where(simulation,
         depth = shallowest[name] - 1
         with pytest.raises(DeadlockError, match=f"cannot write {name}, which is full with {depth}\n"):
             simulation.run(images / 256, {**shallowest, name: depth})
+
+
+def test_the_depths_of_the_event_simulation_are_enough_and_hardly_more(simulation, network, images, shallowest):
+    steps = {s.name: timing.steps(s, LayerSizing(s.name, "Resource", 2), depth=1) for s in network.stages}
+    least = dict.fromkeys(shallowest, 1) | least_depths(network, steps, depth=1)
+    simulation.run(images / 256, least)
+    # There a step waits for its words and its room at once; a process here keeps the word that it has read, at most three on a branch.
+    assert all(depth - 3 < shallowest[name] <= depth for name, depth in least.items())
+
+
+def test_legal_reuse_factors_of_either_strategy_give_exact_features(tmp_path: Path):
+    seed = 7
+    model, rng = qkeras_nets.awkward(seed, 13, 17), np.random.default_rng(seed)
+    x = rng.integers(0, 256, (2, 13, 17, 3), dtype=np.uint8)
+    stages = read_graph(convert_sized(model, tmp_path)).sized
+    legal = get_backend("Vitis").get_valid_reuse_factors
+    factors = {s.name: legal(s.product.inputs, s.product.outputs) for s in stages}
+    sizes = {
+        name: LayerSizing(name, ("Resource", "Latency")[number % 3 == 2], int(rng.choice(factors[name][1:])))
+        for number, name in enumerate(factors)
+    }
+    graph = convert_sized(model, tmp_path, sizing=Sizing(PART, 5, sizes))
+    features = CSimulation(write_project(graph), optimise=0).predict(x)
+    assert (features == qkeras_nets.eager(model, x).reshape(2, -1)).all(), (seed, sizes)
 
 
 def test_reuse_factors_of_both_strategies_and_depths_reach_the_project(model, tmp_path: Path):

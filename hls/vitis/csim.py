@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hls.convert import IMAGE_FRACTION_BITS
+from hls.vitis.dataflow import DeadlockError
 
 SOURCES = Path(__file__).with_name("cpp")
 FOLDER = "csim"
@@ -29,10 +30,6 @@ FOLDER = "csim"
 
 class SimulationError(RuntimeError):
     """The project cannot be compiled or run."""
-
-
-class DeadlockError(SimulationError):
-    """FIFOs are too shallow; the message names those that are full."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +89,8 @@ class CSimulation:
     ) -> Simulated:
         """Run images, [n, ...] real values, one right after the other.
 
-        ``depths``: of streams by name, instead of those in the project. ``progress`` shows a bar. Raises DeadlockError, and
-        SimulationError when the simulation fails otherwise.
+        ``depths``: of streams by name, instead of those in the project. ``progress`` shows a bar. Raises DeadlockError, which
+        names the FIFOs that are full, and SimulationError when the simulation fails otherwise.
         """
         count = len(values)
         if not count or values.size != count * self.inputs:
