@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from driver.runtime import Counters
 from host_service.errors import RequestError
-from host_service.quantise import to_grid
+from host_service.quantise import Quantiser
 from host_service.scheduler import Scheduler
 from hw.program import Program, ProgramError
 from quantize.classifier import Classifier
@@ -99,6 +99,7 @@ class Model:
         self.max_batch = MAX_BATCH
         self.on_sample: Callable[[Sample], None] | None = None
         self._scheduler = scheduler
+        self._quantiser = Quantiser(program.image_fraction_bits)
         image, output = program.image, program.output
         if output.dtype != "int32":
             raise ProgramError(
@@ -150,7 +151,7 @@ class Model:
         if value.dtype == np.uint8:
             np.copyto(out, value)
         else:
-            to_grid(value, self.program.image_fraction_bits, out)
+            self._quantiser.write(value, out)
 
 
 class Tagger(Model):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from host_service.errors import RequestError
-from host_service.quantise import to_grid
+from host_service.quantise import Quantiser
 
 
 @pytest.mark.parametrize("fraction_bits", range(-3, 13))
@@ -18,7 +18,7 @@ def test_equals_rounding_half_to_even_in_float64(fraction_bits: int, beyond: boo
     image = (steps * 2.0**-fraction_bits).astype(np.float32)
     expected = np.clip(np.rint(image.astype(np.float64) * 2.0**fraction_bits), 0, 255)
     found = np.empty(image.shape, np.uint8)
-    to_grid(image, fraction_bits, found)
+    Quantiser(fraction_bits).write(image, found)
     assert np.array_equal(found, expected)
 
 
@@ -27,4 +27,13 @@ def test_what_is_no_number_is_refused(value: float):
     image = np.zeros((4, 4, 3), np.float32)
     image[1, 2, 0] = value
     with pytest.raises(RequestError, match="NaN or an infinity"):
-        to_grid(image, 8, np.empty(image.shape, np.uint8))
+        Quantiser(8).write(image, np.empty(image.shape, np.uint8))
+
+
+@pytest.mark.parametrize("offset", range(4))
+def test_a_tensor_may_stand_anywhere_in_its_message(offset: int):
+    values = np.random.default_rng(offset).random((5, 7, 3), dtype=np.float32)
+    message = bytes(offset) + values.tobytes()
+    found = np.empty(values.shape, np.uint8)
+    Quantiser(8).write(np.frombuffer(message, np.float32, offset=offset).reshape(values.shape), found)
+    assert np.array_equal(found, np.minimum(np.rint(values.astype(np.float64) * 256), 255))
