@@ -8,7 +8,8 @@ JETS   ?= 20
 EVALUATION_JETS ?= 3000
 N      ?= 30000
 MODEL ?= demo
-CHECKPOINT = $(if $(filter demo,$(MODEL)),quantize/trained/demo.npz,$(MODEL))
+CHECKPOINT = $(or $(wildcard quantize/trained/$(MODEL).npz),$(MODEL))
+NAME       = $(basename $(notdir $(CHECKPOINT)))
 ARGS   ?=
 JOBS   ?= 2
 
@@ -50,13 +51,13 @@ $(VENV)/.torch: $(VENV)/.installed
 # What a user runs
 # ---------------------------------------------------------------------------------------------------------------------
 
-demo: $(VENV)/.installed  ## Tag simulated jets through the RTL, behind the gRPC service; table and picture
+demo: $(VENV)/.installed  ## Tag simulated jets with MODEL through the RTL, behind the gRPC service; table and picture
 	$(BIN)/python -m sim build --config $(CONFIG)
-	$(BIN)/python examples/demo.py --board $(CONFIG) --jets $(JETS)
+	$(BIN)/python examples/demo.py --board $(CONFIG) --jets $(JETS) --network $(CHECKPOINT)
 
-serve: $(VENV)/.installed  ## Start the gRPC service on the Verilated NPU with the demo's network
-	$(BIN)/python -m hls compile --checkpoint quantize/trained/demo.npz --board $(CONFIG) --out build/demo.npu
-	$(BIN)/python -m host_service serve --program build/demo.npu --classifier quantize/trained/demo.npz --device rtl
+serve: $(VENV)/.installed  ## Start the gRPC service with MODEL (demo, or a trained network's .npz) on DEVICE (the Verilated NPU)
+	$(BIN)/python -m hls compile --checkpoint $(CHECKPOINT) --board $(CONFIG) --out build/$(NAME).npu
+	$(BIN)/python -m host_service serve --program build/$(NAME).npu --classifier $(CHECKPOINT) --device $(or $(DEVICE),rtl)
 
 resnet50-rtl: $(VENV)/.installed  ## One image through ResNet-50 at 224x224 in RTL (CONFIG=zcu104, kv260, u250, sim-small)
 	$(BIN)/python benchmarks/resnet50_rtl.py --config $(if $(filter file,$(origin CONFIG)),zcu104,$(CONFIG)) $(ARGS)
@@ -126,9 +127,9 @@ bench-driver: $(VENV)/.installed  ## CPU time that the driver takes for an image
 
 package: $(VENV)/.installed  ## One archive to install on BOARD, with MODEL (demo, or a trained network's .npz)
 	@test -n "$(BOARD)" || { echo "Which board? make package BOARD=zcu104 (kv260, ultra96v2, pynq-z2, u250)"; exit 1; }
-	$(BIN)/python -m hls compile --checkpoint $(CHECKPOINT) --board $(BOARD) --out build/package/$(BOARD)/$(basename $(notdir $(CHECKPOINT))).npu
+	$(BIN)/python -m hls compile --checkpoint $(CHECKPOINT) --board $(BOARD) --out build/package/$(BOARD)/$(NAME).npu
 	$(BIN)/python -m driver.deploy package --board $(BOARD) --classifier $(CHECKPOINT) \
-	  --program build/package/$(BOARD)/$(basename $(notdir $(CHECKPOINT))).npu $(ARGS)
+	  --program build/package/$(BOARD)/$(NAME).npu $(ARGS)
 
 synth: $(VENV)/.installed  ## The bitstream of BOARD with its reports (without BOARD: an ECP5, with open tools only)
 	$(BIN)/python -m hw synth $(if $(BOARD),--board $(BOARD)) $(ARGS)

@@ -51,7 +51,7 @@ class TorchWorkshop(Workshop):
         self.device = self.door.device or torch_train.best_device()
 
     def train_float(self) -> None:
-        """Train the float network and fold it, into float.npz, with its learning curve in float-curve.png."""
+        """Train the float network and fold it, into float.npz; float-curve.png shows how it learned, from the first stage on."""
         plan = self.plan
         torch.manual_seed(plan.float_schedule.seed)
         train, val = self._jets("train", plan.training_jets), self._jets("val", plan.validation_jets)
@@ -75,6 +75,7 @@ class TorchWorkshop(Workshop):
             },
         )
         float_network.save(self.folder / FLOAT, made)
+        plots.draw_learning_curve(_curves(made.provenance), self.folder / "float-curve.png")
 
     def finetune(self) -> None:
         """Fine-tune the quantised network together with its classifier, into finetuned.npz."""
@@ -130,10 +131,18 @@ class TorchWorkshop(Workshop):
         schedule = self.plan.float_schedule if stage == "float" else self.plan.finetune_schedule
         folder = self.folder / f"{stage}-checkpoint"
         progress = torch_train.fit(tagger, train, val, schedule, folder, self.device, self.door.minutes)
-        plots.draw_learning_curve({self.folder.name: progress.curve}, self.folder / f"{stage}-curve.png")
         with dataset.written_whole(self.folder / f"{stage}-curve.json") as temporary:
             temporary.write_text(json.dumps(progress.curve, indent=1) + "\n")
         return progress
+
+
+def _curves(provenance: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
+    """The learning curves that led to a float network, stage after stage."""
+    before = provenance.get("start") or {}
+    if "curve" not in provenance:  # Keras keeps none
+        return {}
+    config = provenance["plan"]["config"]
+    return _curves(before) | {f"width {config['width']}, {config['size']} px": provenance["curve"]}
 
 
 def _with_classifier(featurizer: Any, classifier: Classifier) -> Tagger:
