@@ -37,13 +37,15 @@ def compile_checkpoint(args: argparse.Namespace) -> None:
 def csim(args: argparse.Namespace) -> None:
     """Compare hls4ml's C simulation with the golden model and with QKeras."""
     from hls import compare
+    from hls.vitis.sizing import Sizing
     from quantize import checkpoint
 
     def report(step: str) -> None:
         print(f"{step} ...", file=sys.stderr, flush=True)
 
+    sizing = Sizing.from_json(args.sizing) if args.sizing else None
     model = checkpoint.load_quantised(args.checkpoint)
-    result = compare.run(model, args.build, args.images, args.seed, report)
+    result = compare.run(model, args.build, args.images, args.seed, report, sizing)
     print(result)
     if not result.equal:
         raise SystemExit(1)
@@ -64,10 +66,13 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--out", type=Path, required=True, help=".npu file to write")
     c.set_defaults(run=compile_checkpoint)
 
-    c = commands.add_parser("csim", help="check hls4ml's C simulation (g++ only) against the golden model, bit by bit")
+    c = commands.add_parser(
+        "csim", help="check the C simulation (g++ only) of hls4ml's project against the golden model, bit by bit"
+    )
     c.add_argument("--checkpoint", type=Path, required=True, help="trained network (.npz) of quantize/")
     c.add_argument("--images", type=int, default=2, help="number of random images (default: %(default)s)")
     c.add_argument("--seed", type=int, default=0, help="of the images (default: %(default)s)")
+    c.add_argument("--sizing", type=Path, help="of the project (.json of `make hls`; default: as hls4ml sizes it)")
     c.add_argument(
         "--build", type=Path, default=Path("build/csim"), help="folder for the HLS project (default: %(default)s)"
     )

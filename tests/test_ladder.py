@@ -17,8 +17,14 @@ from driver.runtime import Npu, Result
 from hls.compare import integers
 from hls.convert import IMAGE_FRACTION_BITS, convert
 from hls.npu.backend import program_path
+from hls.vitis import timing
 from hls.vitis.csim import CSimulation
+from hls.vitis.fifos import size_fifos
+from hls.vitis.parts import find_part
 from hls.vitis.project import convert_sized, write_project
+from hls.vitis.sizing import Sizing
+from hls.vitis.solve import solve
+from hls.vitis.stages import read_graph
 from hw.program import Program
 from quantize import checkpoint, dataset, jets
 from quantize.images import jet_images
@@ -26,6 +32,7 @@ from sim.verilated import VerilatedDevice
 
 IMAGES, C_SIMULATED = 20, 2
 SEED = 4242
+PART, CYCLES = "xcu250-figd2104-2L-e", 100_000
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +79,18 @@ def test_eager_qkeras_equals_the_golden_model(model, program, images, golden):
     assert (integers(features, program.output) == golden).all()
 
 
-def test_the_golden_model_equals_hls4mls_c_simulation(model, program, images, golden, tmp_path: Path):
-    simulation = CSimulation(write_project(convert_sized(model, tmp_path / "vitis")), optimise=1)
-    features = simulation.predict(images[:C_SIMULATED])
-    assert (integers(features, program.output) == golden[:C_SIMULATED]).all()
+def test_the_golden_model_equals_hls4mls_c_simulation_of_the_sized_project(
+    model, program, images, golden, tmp_path: Path
+):
+    network = read_graph(graph := convert_sized(model, tmp_path))
+    solution = solve(network, graph.config.backend, CYCLES, find_part(PART))
+    fifos = size_fifos(network, {s.name: timing.steps(s, solution.layers.get(s.name)) for s in network.stages})
+    sizing = Sizing(PART, 5, solution.layers, fifos.depths)
+    assert max(layer.reuse_factor for layer in sizing.layers.values()) > 100  # not hls4ml's default, which is 1
+    simulation = CSimulation(write_project(convert_sized(model, tmp_path, sizing=sizing)), optimise=1)
+    simulated = simulation.run(images[:C_SIMULATED] / 2**IMAGE_FRACTION_BITS)
+    assert (integers(simulated.features, program.output) == golden[:C_SIMULATED]).all()
+    assert {name: fifo.depth for name, fifo in simulated.fifos.items()} == fifos.depths
 
 
 def test_the_golden_model_equals_the_rtl_and_every_cycle_is_accounted_for(program, images, golden, rtl):
