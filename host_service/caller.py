@@ -36,8 +36,10 @@ class Caller:
         """The caller behind ``context``."""
         left = context.time_remaining()
         deadline = math.inf if left is None or left > FOREVER else asyncio.get_running_loop().time() + left
-        found = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
-        return cls(deadline, str(found[0]) if found else "")
+        for key, value in context.invocation_metadata() or ():
+            if key == "authorization":
+                return cls(deadline, str(value))
+        return cls(deadline, "")
 
     def until(self, timeout_us: int) -> float:
         """The deadline when the request itself has ``timeout_us`` microseconds too (0: none)."""

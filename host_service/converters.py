@@ -25,6 +25,8 @@ CONTENTS = {
     "FP64": "fp64_contents",
 }
 """Field of InferTensorContents that carries a datatype."""
+DTYPES = {name: np.dtype(triton_to_np_dtype(name)).newbyteorder("<") for name in CONTENTS}
+"""Of a tensor's bytes."""
 PLATFORM = "quarkwave_npu"
 REGION = "shared_memory_region"
 
@@ -85,7 +87,7 @@ def _from_bytes(tensor: Any, spec: TensorSpec, shape: tuple[int, ...], data: byt
         raise RequestError(
             f"input {spec.name!r} comes both in contents and in raw_input_contents or shared memory: send it once"
         )
-    dtype = np.dtype(triton_to_np_dtype(tensor.datatype)).newbyteorder("<")
+    dtype = DTYPES[tensor.datatype]
     nbytes = math.prod(shape) * dtype.itemsize
     if len(data) != nbytes:
         raise RequestError(f"input {spec.name!r} has {len(data)} bytes; {tensor.datatype} {list(shape)} takes {nbytes}")
@@ -179,7 +181,7 @@ def infer_response(
 def _to_bytes(values: NDArray[Any]) -> bytes:
     if values.dtype == np.object_:
         return bytes(serialize_byte_tensor(values).item())
-    return np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def classes(values: NDArray[Any], count: int, labels: tuple[str, ...]) -> NDArray[np.object_]:

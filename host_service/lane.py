@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
 from driver.device import DeviceError, DeviceTimeoutError
@@ -20,6 +20,7 @@ AHEAD = 4
 """Images handed to an NPU: two that it has itself (one computes, one waits), two that its process finds when one is done."""
 GRACE = 5.0
 """Seconds beyond an image's time limit, in which the device's own report of it is awaited."""
+COUNTERS = tuple(field.name for field in fields(Counters) if field.name != "layers")
 BACK_OFF = (0.05, 0.2, 1.0, 5.0, 30.0)
 """Seconds before the first, second, ... attempt to bring a device back; the last again and again."""
 
@@ -81,7 +82,7 @@ class Lane:
         """How often it was taken out."""
         self.images = 0
         self.busy_seconds = 0.0
-        self.counters: dict[str, int] = {}
+        self.counters = dict.fromkeys(COUNTERS, 0)
         """Sums of the NPU's counters over all images."""
         self._dispatcher = dispatcher
         self._timeout = timeout
@@ -162,9 +163,8 @@ class Lane:
         self._dispatcher.pump()
 
     def _count(self, counters: Counters) -> None:
-        for name, value in vars(counters).items():
-            if isinstance(value, int):
-                self.counters[name] = self.counters.get(name, 0) + value
+        for name in COUNTERS:
+            self.counters[name] += getattr(counters, name)
 
     def _watch_over(self) -> None:
         """Give the oldest image its time, from now."""

@@ -19,7 +19,8 @@ class Quantiser(threading.local):
     def __init__(self, fraction_bits: int) -> None:
         self._highest = np.float32(255 * 2.0**-fraction_bits)
         self._highest_bits = int(self._highest.view(np.uint32))
-        # Beside 2**(23 - fraction_bits) the last bit of a float32 is one step: the sum is rounded half to even, its low byte counts the steps.
+        # Beside 2**(23 - fraction_bits) the last bit of a float32 is one step: the sum is rounded half to even, and its low byte
+        # counts the steps.
         self._offset = np.float32(2.0 ** (23 - fraction_bits))
         self._values = np.empty(0, np.float32)
         """Working memory, of the last image's size."""

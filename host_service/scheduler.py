@@ -62,7 +62,10 @@ class Scheduler:
     @property
     def works(self) -> bool:
         """Whether there is a device that works, or soon may."""
-        return any(lane.failures < OUTAGE for lane in self.lanes)
+        for lane in self.lanes:  # noqa: SIM110  asked for every request: any() takes twice as long
+            if lane.failures < OUTAGE:
+                return True
+        return False
 
     async def run(self, program: Program, images: Sequence[WriteImage], deadline: float = math.inf) -> list[Result]:
         """The results of ``images``, in order; each is written when a device has room for it.

@@ -98,17 +98,19 @@ class Servicer:
         self._access.check_model(caller.authorization, request.model_name)
         model, found = self._registry.find(request.model_name, request.model_version)
         statistics = self._recorder.of(model.name, found)
-        with statistics.pending():
-            try:
-                inputs = converters.read_inputs(request, raw, model, self._memory)
-                wanted = converters.wanted_outputs(request, model.outputs)
-                answer = await model.infer(inputs, caller.until(_timeout_us(request)))
-                response = converters.infer_response(request, found, wanted, answer.outputs, self._memory)
-            except BaseException:
-                statistics.failed(time.perf_counter_ns() - begin)
-                raise
-            statistics.succeeded(time.perf_counter_ns() - begin, answer)
-            return response
+        statistics.now += 1
+        try:
+            inputs = converters.read_inputs(request, raw, model, self._memory)
+            wanted = converters.wanted_outputs(request, model.outputs)
+            answer = await model.infer(inputs, caller.until(_timeout_us(request)))
+            response = converters.infer_response(request, found, wanted, answer.outputs, self._memory)
+        except BaseException:
+            statistics.failed(time.perf_counter_ns() - begin)
+            raise
+        finally:
+            statistics.now -= 1
+        statistics.succeeded(time.perf_counter_ns() - begin, answer)
+        return response
 
     # The repository --------------------------------------------------------------------------------------------------
 

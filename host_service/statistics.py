@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tritonclient.grpc import service_pb2 as pb
@@ -53,15 +51,6 @@ class Statistics:
     """Answered requests by BUCKETS_MS."""
     last_ms: int = 0
     """When the last request came, in ms since 1970."""
-
-    @contextmanager
-    def pending(self) -> Iterator[None]:
-        """Around a request."""
-        self.now += 1
-        try:
-            yield
-        finally:
-            self.now -= 1
 
     def succeeded(self, ns: int, answer: Answer) -> None:
         """A request was answered after ``ns``."""

@@ -94,16 +94,18 @@ async def predict(request: Any, registry: Registry, recorder: Recorder, caller: 
     version = str(request.model_spec.version.value) if request.model_spec.HasField("version") else ""
     model, found = registry.find(name, version)
     statistics = recorder.of(name, found)
-    with statistics.pending():
-        try:
-            unknown = [key for key in request.output_filter if key != OUTPUT]
-            if unknown:
-                raise RequestError(f"there is no output {unknown[0]!r}; there is {OUTPUT!r}")
-            answer = await model.infer(_inputs(request, model), caller.deadline)
-        except BaseException:
-            statistics.failed(time.perf_counter_ns() - begin)
-            raise
-        statistics.succeeded(time.perf_counter_ns() - begin, answer)
+    statistics.now += 1
+    try:
+        unknown = [key for key in request.output_filter if key != OUTPUT]
+        if unknown:
+            raise RequestError(f"there is no output {unknown[0]!r}; there is {OUTPUT!r}")
+        answer = await model.infer(_inputs(request, model), caller.deadline)
+    except BaseException:
+        statistics.failed(time.perf_counter_ns() - begin)
+        raise
+    finally:
+        statistics.now -= 1
+    statistics.succeeded(time.perf_counter_ns() - begin, answer)
     response = CLASSES["PredictResponse"](model_spec=request.model_spec)
     response.model_spec.version.value = int(found)
     values = np.ascontiguousarray(answer.outputs[model.outputs[0].name], "<f4")
