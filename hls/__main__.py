@@ -8,6 +8,9 @@ from pathlib import Path
 
 from hls.npu.layer import CompileError
 from hls.npu.listing import listing
+from hls.vitis.csim import SimulationError
+from hls.vitis.dataflow import DeadlockError
+from hls.vitis.patches import PatchError
 from hw.isa import ConfigurationError, load_config
 from hw.program import Program, ProgramError
 
@@ -34,6 +37,27 @@ def compile_checkpoint(args: argparse.Namespace) -> None:
     print(f"written to {args.out}")
 
 
+def vitis(args: argparse.Namespace) -> None:
+    """Size and write the Vitis HLS projects of a network."""
+    from hls.vitis.build import build
+    from hls.vitis.parts import find_part
+    from hls.vitis.report import summary
+    from quantize import checkpoint
+
+    find_part(args.part)
+    model = checkpoint.load_quantised(args.checkpoint)
+    design = build(model, args.out, args.part, args.target_ms, args.clock_ns, args.projects, tell=say)
+    print("\n".join(summary(design)))
+    print(f"written to {args.out}: sizing.json, report.txt, report.json, report.png and the projects in graph1..")
+    if design.shortages:
+        raise SystemExit(1)
+
+
+def say(step: str) -> None:
+    """Tell what begins, beside the output proper."""
+    print(f"{step} ...", file=sys.stderr, flush=True)
+
+
 def csim(args: argparse.Namespace) -> None:
     """Compare hls4ml's C simulation with the golden model and with QKeras."""
     from hls import compare
@@ -49,6 +73,21 @@ def csim(args: argparse.Namespace) -> None:
     print(result)
     if not result.equal:
         raise SystemExit(1)
+
+
+def patches(args: argparse.Namespace) -> None:
+    """Print what hls4ml's headers need, for its maintainers."""
+    from hls.vitis.patches import upstream
+
+    print(upstream(), end="")
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,6 +106,17 @@ def parser() -> argparse.ArgumentParser:
     c.set_defaults(run=compile_checkpoint)
 
     c = commands.add_parser(
+        "vitis", help="size hls4ml's Vitis HLS project for a part and a time per image, write and report it"
+    )
+    c.add_argument("--checkpoint", type=Path, required=True, help="trained network (.npz) of quantize/")
+    c.add_argument("--part", default="xcu250-figd2104-2L-e", help="FPGA (default: %(default)s)")
+    c.add_argument("--target-ms", type=positive, default=2.0, help="milliseconds an image (default: %(default)s)")
+    c.add_argument("--clock-ns", type=positive, default=5.0, help="the clock's period (default: %(default)s)")
+    c.add_argument("--projects", type=int, default=4, help="sub-projects, at most (default: %(default)s)")
+    c.add_argument("--out", type=Path, default=Path("build/hls/network"), help="folder (default: %(default)s)")
+    c.set_defaults(run=vitis)
+
+    c = commands.add_parser(
         "csim", help="check the C simulation (g++ only) of hls4ml's project against the golden model, bit by bit"
     )
     c.add_argument("--checkpoint", type=Path, required=True, help="trained network (.npz) of quantize/")
@@ -77,6 +127,9 @@ def parser() -> argparse.ArgumentParser:
         "--build", type=Path, default=Path("build/csim"), help="folder for the HLS project (default: %(default)s)"
     )
     c.set_defaults(run=csim)
+
+    c = commands.add_parser("patches", help="print the patches of hls4ml's headers as a diff of its repository")
+    c.set_defaults(run=patches)
     return p
 
 
@@ -88,6 +141,8 @@ def main() -> None:
     except FileNotFoundError as error:
         sys.exit(f"error: there is no {error.filename}" if error.filename else f"error: {error}")
     except (CompileError, ConfigurationError, ProgramError, OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    except (DeadlockError, PatchError, SimulationError) as error:
         sys.exit(f"error: {error}")
 
 
