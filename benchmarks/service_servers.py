@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import stock_triton
 
+from hw.sources import ROOT
+
 SIZE, FEATURES = 224, 2048
 """ResNet-50: image edge and features."""
 MODEL = "featurizer"
@@ -26,6 +28,17 @@ instance_group [ {{ kind: KIND_CPU count: {instances} }} ]
 parameters [
   {{ key: "device_ms" value: {{ string_value: "{ms:g}" }} }},
   {{ key: "lock" value: {{ string_value: "{lock}" }} }}
+]
+"""
+
+
+DRIVER_MODEL = ROOT / "host_service" / "deploy" / "triton" / MODEL
+DRIVER_CONFIG = """\
+backend: "python"
+max_batch_size: 64
+parameters [
+  {{ key: "device" value: {{ string_value: "{device}" }} }},
+  {{ key: "datatype" value: {{ string_value: "FP32" }} }}
 ]
 """
 
@@ -91,6 +104,20 @@ def triton(folder: Path, ms: float, instances: int, cores: tuple[int, ...]) -> I
     lock = folder.with_name(f"{folder.name}.lock") if instances > 1 else ""
     config = CONFIG.format(size=SIZE, features=FEATURES, instances=instances, ms=ms, lock=lock)
     (folder / MODEL / "config.pbtxt").write_text(config)
+    with stock_triton.running(folder, cores=cores or None) as (address, pid):
+        yield Server(address, pid)
+
+
+@contextmanager
+def triton_with_driver(folder: Path, program: Path, device: str, cores: tuple[int, ...]) -> Iterator[Server]:
+    """A stock Triton that runs our driver in its Python model, so that it does with an image what our service does with it.
+
+    ``folder`` is made anew for its model repository.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(DRIVER_MODEL, folder / MODEL)
+    (folder / MODEL / "config.pbtxt").write_text(DRIVER_CONFIG.format(device=device))
+    shutil.copy2(program, folder / MODEL / "1" / "program.npu")
     with stock_triton.running(folder, cores=cores or None) as (address, pid):
         yield Server(address, pid)
 

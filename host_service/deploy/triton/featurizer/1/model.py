@@ -1,7 +1,8 @@
-"""The NPU as a model of Triton's Python backend: image uint8 [batch, H, W, C] -> features, integer sums and counters.
+"""The NPU as a model of Triton's Python backend: image [batch, H, W, C] -> features, integer sums and counters.
 
-The driver runs inside the server's Python, so Quarkwave must be installed there (`pip install quarkwave`); nothing of host_service is
-used. One instance owns the device: for several devices, make several models of this folder.
+The image is UINT8, or FP32 of 0..1 where config.pbtxt says so; then it is quantised as our own service does it. The driver runs inside the
+server's Python, so Quarkwave must be installed there (`pip install quarkwave`). One instance owns the device: for several devices, make
+several models of this folder.
 """
 
 import json
@@ -13,6 +14,8 @@ import triton_python_backend_utils as pb_utils
 
 from driver.device import DeviceError, open_device
 from driver.runtime import Counters, Npu
+from host_service.errors import RequestError
+from host_service.quantise import Quantiser
 from hw.program import Program
 
 PROGRAM = Path(__file__).with_name("program.npu")
@@ -29,7 +32,8 @@ class TritonPythonModel:
         program = Program.load(PROGRAM)
         image, channels = program.image, program.output.channels
         dims = [image.height, image.width, image.channels]
-        config.add_input({"name": "image", "data_type": "TYPE_UINT8", "dims": dims})
+        datatype = _parameter(config.as_dict(), "datatype", "UINT8")
+        config.add_input({"name": "image", "data_type": f"TYPE_{datatype}", "dims": dims})
         config.add_output({"name": "features", "data_type": "TYPE_FP32", "dims": [channels]})
         config.add_output({"name": "feature_sums", "data_type": "TYPE_INT32", "dims": [channels]})
         config.add_output({"name": "npu_counters", "data_type": "TYPE_UINT32", "dims": [len(COUNTERS)]})
@@ -37,10 +41,11 @@ class TritonPythonModel:
 
     def initialize(self, args):
         """Open the device and load the program; what fails here keeps the model from being ready, with its message."""
-        parameters = json.loads(args["model_config"])["parameters"]
+        device = _parameter(json.loads(args["model_config"]), "device", "board")
         program = Program.load(PROGRAM)
-        self._npu = Npu(open_device(parameters["device"]["string_value"], program.config), layer_counters=False)
+        self._npu = Npu(open_device(device, program.config), layer_counters=False)
         self._npu.load(program)
+        self._quantiser = Quantiser(program.image_fraction_bits)
 
     def execute(self, requests):
         """Answer ``requests``: all their images are queued first, so that the NPU runs them back to back."""
@@ -48,10 +53,25 @@ class TritonPythonModel:
         return [self._answer(futures) for futures in pending]
 
     def _submit(self, request):
+        """The images' futures, or why there are none."""
         images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()
+        try:
+            images = [self._pixels(image) for image in images]
+        except RequestError as error:
+            return error
         return [self._npu.run_async(image) for image in images]
 
+    def _pixels(self, image):
+        """The NPU's image."""
+        if image.dtype == np.uint8:
+            return image
+        pixels = np.empty(image.shape, np.uint8)
+        self._quantiser.write(image, pixels)
+        return pixels
+
     def _answer(self, futures):
+        if isinstance(futures, RequestError):
+            return pb_utils.InferenceResponse([], pb_utils.TritonError(str(futures)))
         try:
             results = [future.result() for future in futures]
         except DeviceError as error:
@@ -68,3 +88,8 @@ class TritonPythonModel:
     def finalize(self):
         """Close the device."""
         self._npu.close()
+
+
+def _parameter(config, name, default):
+    """A parameter of config.pbtxt."""
+    return config.get("parameters", {}).get(name, {}).get("string_value", default)
