@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hls.npu.layer import CompileError
 from hls.npu.listing import listing
-from hls.vitis.csim import SimulationError
+from hls.vitis.csim import SimulationError, find_projects
 from hls.vitis.dataflow import DeadlockError
 from hls.vitis.patches import PatchError
 from hw.isa import ConfigurationError, load_config
@@ -61,15 +61,14 @@ def say(step: str) -> None:
 def csim(args: argparse.Namespace) -> None:
     """Compare hls4ml's C simulation with the golden model and with QKeras."""
     from hls import compare
-    from hls.vitis.sizing import Sizing
     from quantize import checkpoint
 
     def report(step: str) -> None:
         print(f"{step} ...", file=sys.stderr, flush=True)
 
-    sizing = Sizing.from_json(args.sizing) if args.sizing else None
+    projects = find_projects(args.projects) if args.projects else []
     model = checkpoint.load_quantised(args.checkpoint)
-    result = compare.run(model, args.build, args.images, args.seed, report, sizing)
+    result = compare.run(model, args.build, args.images, args.seed, report, projects, progress=True)
     print(result)
     if not result.equal:
         raise SystemExit(1)
@@ -122,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--checkpoint", type=Path, required=True, help="trained network (.npz) of quantize/")
     c.add_argument("--images", type=int, default=2, help="number of random images (default: %(default)s)")
     c.add_argument("--seed", type=int, default=0, help="of the images (default: %(default)s)")
-    c.add_argument("--sizing", type=Path, help="of the project (.json of `make hls`; default: as hls4ml sizes it)")
+    c.add_argument("--projects", type=Path, help="folder of `make hls` (default: a project as hls4ml sizes it)")
     c.add_argument(
         "--build", type=Path, default=Path("build/csim"), help="folder for the HLS project (default: %(default)s)"
     )

@@ -129,14 +129,21 @@ def test_the_estimates_of_a_layer_are_near_what_vitis_hls_reports(layer: tuple[i
     assert cycles.cycles[cycles.reads].max() + 1 == 55 + 3  # the registers of a DSP slice at a fast clock
 
 
-def test_fifos_take_the_block_ram_that_vitis_hls_reports():
-    fifos = [(40, 900), (12, 900), (76, 169), (24, 169), (100, 25), (30, 25)]
-    cost = [estimate.fifo(Stream("s", bits, depth, "a", "b"), depth).bram18 for bits, depth in fifos]
-    assert sum(cost) == 17
+def test_fifos_in_block_ram_take_what_vitis_hls_reports():
+    fifos = [
+        (40, 900),
+        (12, 900),
+        (76, 169),
+        (24, 169),
+        (100, 25),
+        (30, 25),
+    ]  # the last one is small enough for registers
+    assert sum(estimate.fifo_memory(bits, depth).primitives for bits, depth in fifos if bits * depth > 1024) == 17
 
 
 def test_shallow_fifos_are_shift_registers_and_ports_none():
-    assert estimate.fifo(Stream("s", 2048, 49, "a", "b"), 2) == Resources(lut=2048, ff=2048)
+    assert estimate.fifo(Stream("s", 2048, 49, "a", "b"), 33) == Resources(lut=2 * 2048, ff=2048)
+    assert estimate.fifo(Stream("s", 36, 2000, "a", "b"), 1500) == Resources(bram18=4)
     assert estimate.fifo(Stream("s", 2048, 49, "", "b"), 49) == Resources()
 
 

@@ -5,8 +5,8 @@
 - Block RAM of weights: hls4ml reshapes the weights of a Resource layer to ``reuse factor`` words with a weight for each multiplier,
   in a ROM that it binds to block RAM (nnet_dense_resource.h), so ``width x depth`` by the shapes of a RAMB18 (UG573). With reuse
   factor 1 and with the Latency strategy they are constants in logic. UltraRAM cannot hold them: it has no initial contents (UG573).
-- FIFOs: of up to 1,024 bits, or of depth 2, shift registers (a LUT holds 32 bits in SRL32 mode, UG574); others block RAM in its shape
-  1024 x 18. Checked against the same report: 17 blocks for six FIFOs.
+- FIFOs: up to 64 words shift registers (a LUT holds 32 bits in SRL32 mode, UG574), which pragmas.py asks for; deeper ones block RAM
+  in its shape 1024 x 18, by which the same report's six FIFOs take the 17 blocks that it counts.
 - LUT and flip-flops: lines through what Vitis HLS 2024.2 reports for the layers of the same project (three convolutions of 25 to
   100 inputs, three activations). Larger layers are an extrapolation, and HLS counts before logic is optimised: Vivado needs less.
 """
@@ -21,8 +21,8 @@ from hw.resources import Memory
 RAMB18 = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
 """Width and depth of a RAMB18 that is read only, or in simple dual port mode."""
 FIFO_RAMB18 = ((18, 1024),)
-SHIFT_REGISTER_BITS = 1024
 SRL_WORDS = 32
+SHIFT_REGISTER_WORDS = 2 * SRL_WORDS
 
 CONVOLUTION_LUT, CONVOLUTION_LUT_PER_INPUT_BIT = 600, 6.5
 CONVOLUTION_FF, CONVOLUTION_FF_PER_INPUT_BIT, FF_PER_ACCUMULATOR_BIT = 500, 3, 2
@@ -66,6 +66,11 @@ def fifo(stream: Stream, depth: int) -> Resources:
     """Estimate of a FIFO of ``depth`` words; the network's ends have none."""
     if stream.is_port:
         return Resources()
-    if depth <= 2 or depth * stream.bits <= SHIFT_REGISTER_BITS:
+    if depth <= SHIFT_REGISTER_WORDS:
         return Resources(lut=stream.bits * -(-depth // SRL_WORDS), ff=stream.bits)
-    return Resources(bram18=Memory(stream.name, stream.bits, depth, shapes=FIFO_RAMB18).primitives)
+    return Resources(bram18=fifo_memory(stream.bits, depth).primitives)
+
+
+def fifo_memory(bits: int, depth: int) -> Memory:
+    """The block RAM of a FIFO that is built of it."""
+    return Memory("FIFO", bits, depth, shapes=FIFO_RAMB18)
