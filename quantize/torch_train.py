@@ -74,7 +74,7 @@ def fit(
     if not progress.images:
         progress.curve.append({"images": 0, "seconds": 0.0, "val_auc": _validate(tagger, val)})
         print(f"validation AUC {progress.curve[-1]['val_auc']:.4f}", flush=True)
-    window = _Window()
+    window, mark = _Window(), RECORDS
     clock, last_saved, earlier = time.monotonic(), time.monotonic(), progress.seconds
     bar = tqdm(total=total * schedule.batch, initial=progress.images, desc="train", unit="jet", mininterval=5)
     for step in range(progress.images // schedule.batch, total):
@@ -98,10 +98,11 @@ def fit(
         progress.seconds = earlier + time.monotonic() - clock
         window.add(logits.detach().float().softmax(dim=1)[:, 1].cpu().numpy(), train.is_top[chosen], loss.item())
         bar.update(len(chosen))
-        if share * RECORDS >= progress_records(progress) + 1:
+        if int(share * RECORDS) > mark:
             progress.curve.append(window.record(progress, rate))
             bar.set_postfix_str(" ".join(f"{k} {progress.curve[-1][k]:.4f}" for k in ("loss", "auc")))
             window = _Window()
+        mark = int(share * RECORDS)
         if time.monotonic() - last_saved > CHECKPOINT_SECONDS:
             _save(saved, tagger, optimizer, progress)
             last_saved = time.monotonic()
@@ -114,11 +115,6 @@ def fit(
     print(f"validation AUC {progress.curve[-1]['val_auc']:.4f} after {progress.images} images", flush=True)
     _save(saved, tagger, optimizer, progress)
     return progress
-
-
-def progress_records(progress: Progress) -> int:
-    """How many points the curve has, without those on validation jets."""
-    return sum("loss" in record for record in progress.curve)
 
 
 @torch.no_grad()

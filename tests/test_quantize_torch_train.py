@@ -32,7 +32,7 @@ def test_training_learns(tmp_path):
     first, last = progress.curve[0], progress.curve[-1]
     assert (first["images"], last["images"]) == (0, 4 * 256)
     assert last["val_auc"] > 0.95 and last["val_auc"] > first["val_auc"], f"seed {SEED}: {progress.curve}"
-    assert torch_train.progress_records(progress) == torch_train.RECORDS
+    assert sum("loss" in record for record in progress.curve) == torch_train.RECORDS
 
 
 def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
@@ -64,8 +64,15 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path, monkeypatch)
 def test_a_finished_training_is_not_repeated(tmp_path):
     jets, schedule = learnable_jets(64, 1), Schedule(1, 16, 1e-3, SEED)
     once = torch_train.fit(tagger(), jets, jets, schedule, tmp_path)
-    model = tagger()
-    assert torch_train.fit(model, jets, jets, schedule, tmp_path) == once
+    assert torch_train.fit(tagger(), jets, jets, schedule, tmp_path) == once
+
+
+def test_more_epochs_take_a_finished_training_further(tmp_path):
+    jets = learnable_jets(64, 1)
+    once = torch_train.fit(tagger(), jets, jets, Schedule(1, 16, 1e-3, SEED), tmp_path)
+    more = torch_train.fit(tagger(), jets, jets, Schedule(3, 16, 1e-3, SEED), tmp_path)
+    assert more.curve[: len(once.curve)] == once.curve and more.images == 3 * once.images
+    assert len(more.curve) > len(once.curve) + 2 and "val_auc" in more.curve[-1]
 
 
 def test_the_time_that_is_given_ends_a_training_with_a_falling_rate(tmp_path):
