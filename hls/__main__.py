@@ -13,6 +13,7 @@ from hls.vitis.dataflow import DeadlockError
 from hls.vitis.patches import PatchError
 from hw.isa import ConfigurationError, load_config
 from hw.program import Program, ProgramError
+from hw.synth.process import SynthesisError
 
 
 def show(args: argparse.Namespace) -> None:
@@ -50,6 +51,16 @@ def vitis(args: argparse.Namespace) -> None:
     print("\n".join(summary(design)))
     print(f"written to {args.out}: sizing.json, report.txt, report.json, report.png and the projects in graph1..")
     if design.shortages:
+        raise SystemExit(1)
+
+
+def synth(args: argparse.Namespace) -> None:
+    """Run Vitis HLS on written projects."""
+    from hls.vitis.synth import missed, synthesise, table
+
+    found = synthesise(args.out, args.jobs)
+    print(table(args.out, found))
+    if missed(args.out, found):
         raise SystemExit(1)
 
 
@@ -115,6 +126,13 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--out", type=Path, default=Path("build/hls/network"), help="folder (default: %(default)s)")
     c.set_defaults(run=vitis)
 
+    c = commands.add_parser("synth", help="run Vitis HLS on the projects of `vitis`, its reports beside the estimates")
+    c.add_argument(
+        "--out", type=Path, default=Path("build/hls/network"), help="folder of `vitis` (default: %(default)s)"
+    )
+    c.add_argument("--jobs", type=int, default=1, help="projects at a time (default: %(default)s)")
+    c.set_defaults(run=synth)
+
     c = commands.add_parser(
         "csim", help="check the C simulation (g++ only) of hls4ml's project against the golden model, bit by bit"
     )
@@ -141,7 +159,7 @@ def main() -> None:
         sys.exit(f"error: there is no {error.filename}" if error.filename else f"error: {error}")
     except (CompileError, ConfigurationError, ProgramError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    except (DeadlockError, PatchError, SimulationError) as error:
+    except (DeadlockError, PatchError, SimulationError, SynthesisError) as error:
         sys.exit(f"error: {error}")
 
 

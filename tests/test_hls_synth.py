@@ -1,0 +1,297 @@
+"""Vitis HLS on the written projects: finding it, running it, reading its reports. The tool is a small program."""
+
+import json
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from hls import __main__ as command
+from hls.vitis import synth
+from hls.vitis.csynth import ReportError, layer_names, read_report
+from hls.vitis.parts import Resources
+from hw.synth.process import SynthesisError
+
+# In the format of Vitis HLS 2024.2 (tsopeter/753-FPGA on GitHub); figures of a test.
+REPORT = """<profile>
+
+<ReportVersion>
+<Version>2024.2</Version>
+</ReportVersion>
+
+<UserAssignments>
+<unit>ns</unit>
+<ProductFamily>virtexuplus</ProductFamily>
+<Part>xcu250-figd2104-2L-e</Part>
+<TopModelName>{name}</TopModelName>
+<TargetClockPeriod>5.00</TargetClockPeriod>
+<ClockUncertainty>1.35</ClockUncertainty>
+<FlowTarget>vivado</FlowTarget>
+</UserAssignments>
+
+<PerformanceEstimates>
+<PipelineType>no</PipelineType>
+<SummaryOfTimingAnalysis>
+<unit>ns</unit>
+<EstimatedClockPeriod>{clock}</EstimatedClockPeriod>
+</SummaryOfTimingAnalysis>
+<SummaryOfOverallLatency>
+<unit>clock cycles</unit>
+<Best-caseLatency>{least}</Best-caseLatency>
+<Average-caseLatency>{least}</Average-caseLatency>
+<Worst-caseLatency>{cycles}</Worst-caseLatency>
+<Best-caseRealTimeLatency>0.108 ms</Best-caseRealTimeLatency>
+<Average-caseRealTimeLatency>0.567 ms</Average-caseRealTimeLatency>
+<Worst-caseRealTimeLatency>1.485 ms</Worst-caseRealTimeLatency>
+<Interval-min>{least}</Interval-min>
+<Interval-max>{cycles}</Interval-max>
+</SummaryOfOverallLatency>
+</PerformanceEstimates>
+
+<AreaEstimates>
+<Resources>
+<BRAM_18K>3</BRAM_18K>
+<DSP>{dsp}</DSP>
+<FF>1738</FF>
+<LUT>2496</LUT>
+<URAM>0</URAM>
+</Resources>
+<AvailableResources>
+<BRAM_18K>5376</BRAM_18K>
+<DSP>12288</DSP>
+<FF>3456000</FF>
+<LUT>1728000</LUT>
+<URAM>1280</URAM>
+</AvailableResources>
+</AreaEstimates>
+
+</profile>
+"""
+PROGRAM = """#!{python}
+import json, pathlib, sys
+told = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+if any(word in sys.argv for word in ("-version", "--version")):
+    print(told["version"])
+    sys.exit(0)
+here = pathlib.Path.cwd()
+(here / "arguments.json").write_text(json.dumps(sys.argv[1:]))
+print("***** C/RTL SYNTHESIS *****")
+print(told["says"])
+for path, text in told["files"].get(here.name, {{}}).items():
+    path = here / path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+sys.exit(told["exit"])
+"""
+
+
+def report(name: str, cycles: int, dsp: int, clock: str = "3.608") -> str:
+    return REPORT.format(name=name, cycles=cycles, least=cycles // 4, dsp=dsp, clock=clock)
+
+
+def reports(project: str, layers: dict[str, int], cycles: int, clock: str = "3.608") -> dict[str, str]:
+    """Of a project: layer functions by the end of their names, with their cycles."""
+    folder = f"{project}_prj/solution1/syn/report"
+    found = {f"{folder}/{project}_csynth.xml": report(project, cycles, 40, clock)}
+    for number, (end, latency) in enumerate(layers.items()):
+        name = f"conv_2d_cl_array_array_ap_fixed_19_9_5_3_0_4u_{end}_s"
+        found[f"{folder}/{name}_csynth.xml"] = report(name, latency, 10 + number)
+        inner = f"compute_output_buffer_2d_array_array_ap_fixed_19_9_5_3_0_4u_{end}_s"
+        found[f"{folder}/{inner}_csynth.xml"] = report(inner, 53, 9)
+    return found
+
+
+FILES = {
+    "graph1": reports("network_graph1", {"config3": 900, "relu_config5": 260}, 901),
+    "graph2": reports("network_graph2", {"config12": 700}, 701),
+}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """What `make hls` leaves, as far as synthesis needs it."""
+    out = tmp_path / "out"
+    calls = {
+        1: [
+            "nnet::conv_2d_cl<input_t, layer3_t, config3>(image, layer3_out, w3, b3); // stem",
+            "nnet::relu<layer3_t, layer5_t, relu_config5>(layer3_out, layer5_out); // stem_relu",
+        ],
+        2: ["nnet::pointwise_conv_2d_cl<layer5_t, layer6_t, config12>(stem_input, layer6_out, w12, b12); // last"],
+    }
+    for number, lines in calls.items():
+        project = out / f"graph{number}"
+        (project / "firmware").mkdir(parents=True)
+        (project / "project.tcl").write_text(f'variable project_name\nset project_name "network_graph{number}"\n')
+        body = "".join(f"    {line}\n" for line in lines)
+        (project / "firmware" / f"network_graph{number}.cpp").write_text(f"void top() {{\n{body}}}\n")
+    cost = {"dsp": 8, "bram18": 2, "uram": 0, "lut": 2000, "ff": 1500}
+    layers = [{"layer": n, "interval_cycles": 850, "resources": cost} for n in ("stem", "stem_relu", "last")]
+    facts = {"target_cycles": 1000, "interval_cycles": 850, "resources": cost, "layers": layers}
+    (out / "report.json").write_text(json.dumps(facts))
+    return out
+
+
+class Tools:
+    """A folder on the PATH with programs in the tools' places."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def install(self, name: str, files: dict = FILES, version: str = "v2024.2", says: str = "", code: int = 0) -> None:
+        program = self.folder / name
+        program.write_text(PROGRAM.format(python=sys.executable))
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        told = {"version": f"{name} {version} (64-bit)", "files": files, "says": says, "exit": code}
+        program.with_suffix(".json").write_text(json.dumps(told))
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    for tool in (synth.VITIS_RUN, synth.VITIS_HLS):
+        monkeypatch.delenv(tool.home, raising=False)
+    return Tools(folder)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The tool
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_tool_is_said_exactly(tools: Tools, out: Path):
+    with pytest.raises(
+        SynthesisError, match=r"(?s)neither vitis-run \(AMD Vitis 2023\.2 to 2025\.2\) nor vitis_hls.*settings64\.sh"
+    ):
+        synth.synthesise(out)
+
+
+def test_an_unsupported_version_is_refused_with_the_supported_ones(tools: Tools, out: Path):
+    tools.install("vitis_hls", version="v2019.2")
+    with pytest.raises(SynthesisError, match=r"is version 2019\.2; supported are 2022\.1"):
+        synth.synthesise(out)
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "arguments"),
+    [
+        ("vitis-run", "v2024.2", ["--mode", "hls", "--tcl", "build_prj.tcl"]),
+        ("vitis_hls", "v2023.1", ["-f", "build_prj.tcl"]),
+    ],
+    ids=["vitis-run", "vitis_hls"],
+)
+def test_every_project_is_synthesised_and_packaged(
+    tools: Tools, out: Path, name: str, version: str, arguments: list[str]
+):
+    tools.install(name, version=version)
+    found = synth.synthesise(out)
+    assert [top.function for top in found.tops] == ["network_graph1", "network_graph2"]
+    for project in ("graph1", "graph2"):
+        assert json.loads((out / project / "arguments.json").read_text()) == arguments
+        options = (out / project / "build_opt.tcl").read_text().split()
+        assert {o: options[options.index(o) + 1] for o in ("synth", "export", "csim", "cosim")} == {
+            "synth": "1",
+            "export": "1",
+            "csim": "0",
+            "cosim": "0",
+        }
+
+
+def test_projects_side_by_side_give_the_same(tools: Tools, out: Path):
+    tools.install("vitis-run")
+    assert synth.synthesise(out, jobs=2) == synth.read(synth.find_projects(out))
+
+
+def test_a_failure_shows_the_tools_own_error_and_the_log(tools: Tools, out: Path):
+    tools.install("vitis-run", {}, says="ERROR: [HLS 200-70] Pre-synthesis failed.", code=1)
+    with pytest.raises(SynthesisError, match=r"(?s)vitis_hls\.log.*\[HLS 200-70\] Pre-synthesis failed"):
+        synth.synthesise(out)
+
+
+def test_a_tool_that_leaves_no_report_is_an_error(tools: Tools, out: Path):
+    tools.install("vitis-run", {})
+    with pytest.raises(ReportError, match=r"there is no .*network_graph1_csynth\.xml: C synthesis has not ended well"):
+        synth.synthesise(out)
+
+
+def test_without_projects_it_says_what_to_run(tmp_path: Path, tools: Tools):
+    with pytest.raises(SynthesisError, match="holds no HLS projects: write them with `make hls` first"):
+        synth.synthesise(tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The reports
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_read_element_by_element(tmp_path: Path):
+    path = tmp_path / "x_csynth.xml"
+    path.write_text(report("conv_2d_cl_config5_s", 49501, 4))
+    found = read_report(path)
+    assert (found.function, found.version, found.interval, found.latency) == (
+        "conv_2d_cl_config5_s",
+        "2024.2",
+        49501,
+        49501,
+    )
+    assert (found.clock_target, found.clock_estimated, found.meets_clock) == (5.0, 3.608, True)
+    assert found.resources == Resources(dsp=4, bram18=3, uram=0, lut=2496, ff=1738)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<Interval-max>8</Interval-max>", "", "has no PerformanceEstimates/SummaryOfOverallLatency/Interval-max"),
+        ("<Interval-max>8<", "<Interval-max>undef<", "Interval-max is 'undef': Vitis HLS could not tell"),
+        ("</profile>", "", "is no report of Vitis HLS"),
+    ],
+    ids=["left out", "not known", "cut off"],
+)
+def test_a_report_that_is_not_whole_is_refused(tmp_path: Path, old: str, new: str, message: str):
+    path = tmp_path / "x_csynth.xml"
+    text = report("x", 8, 1)
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ReportError, match=message):
+        read_report(path)
+
+
+def test_layers_are_found_by_the_number_of_their_configuration(out: Path):
+    assert layer_names(out / "graph1" / "firmware" / "network_graph1.cpp") == {"3": "stem", "5": "stem_relu"}
+
+
+def test_a_layers_report_is_its_own_and_not_that_of_a_function_within_it(tools: Tools, out: Path):
+    tools.install("vitis-run")
+    found = synth.synthesise(out)
+    assert {name: r.interval for name, r in found.layers.items()} == {"stem": 900, "stem_relu": 260, "last": 700}
+
+
+def test_the_table_has_estimates_and_reports_side_by_side(tools: Tools, out: Path):
+    tools.install("vitis-run")
+    text = synth.table(out, synth.synthesise(out))
+    lines = {line.split()[0]: line.split()[1:] for line in text.splitlines()}
+    assert lines["stem"][:4] == ["850", "900", "8", "10"]
+    assert lines["all,"][2:6] == ["850", "901", "8", "80"]  # after "with FIFOs"
+    assert (out / "synthesis.txt").read_text() == text + "\n"
+
+
+@pytest.mark.parametrize(("cycles", "clock", "status"), [(900, "3.6", 0), (1200, "3.6", 1), (900, "5.2", 1)])
+def test_the_commands_status_says_whether_target_and_clock_are_met(
+    tools: Tools, out: Path, monkeypatch: pytest.MonkeyPatch, cycles: int, clock: str, status: int
+):
+    tools.install("vitis-run", FILES | {"graph1": reports("network_graph1", {"config3": 900}, cycles, clock)})
+    monkeypatch.setattr(sys, "argv", ["hls", "synth", "--out", str(out)])
+    if status:
+        with pytest.raises(SystemExit) as end:
+            command.main()
+        assert end.value.code == status
+    else:
+        command.main()
+
+
+def test_the_command_without_the_tool_ends_in_one_clear_line(tools: Tools, out: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["hls", "synth", "--out", str(out)])
+    with pytest.raises(SystemExit, match=r"error: Vitis HLS was not found"):
+        command.main()
