@@ -45,7 +45,7 @@ def read_inputs(
     expected = [spec.name for spec in model.inputs]
     if sorted(names) != sorted(expected):
         raise RequestError(f"model {request.model_name!r} takes the inputs {expected}, the request has {names}")
-    shared = [REGION in tensor.parameters for tensor in request.inputs]
+    shared = [bool(tensor.parameters) and REGION in tensor.parameters for tensor in request.inputs]
     if raw and len(raw) != len(names) - sum(shared):
         raise RequestError(
             f"the request has {len(names) - sum(shared)} inputs but {len(raw)} raw_input_contents: "
@@ -68,13 +68,13 @@ def read_inputs(
 
 
 def _shape(tensor: Any, spec: TensorSpec, max_batch: int) -> tuple[int, ...]:
-    accepted = (spec.datatype, *spec.also)
-    if tensor.datatype not in accepted:
+    if tensor.datatype != spec.datatype and tensor.datatype not in spec.also:
+        accepted = (spec.datatype, *spec.also)
         raise RequestError(
             f"input {spec.name!r} is {tensor.datatype or 'without datatype'}; it must be {' or '.join(accepted)}"
         )
     shape = tuple(tensor.shape)
-    if not shape or not spec.fits(shape[1:]) or not 1 <= shape[0] <= max_batch:
+    if not shape or not (shape[1:] == spec.dims or spec.fits(shape[1:])) or not 1 <= shape[0] <= max_batch:
         wanted = ", ".join(f"1 to {spec.most}" if n == -1 else str(n) for n in spec.dims)
         raise RequestError(
             f"input {spec.name!r} has shape {list(shape)}; it must be [batch, {wanted}], batch 1 to {max_batch}"
@@ -83,7 +83,7 @@ def _shape(tensor: Any, spec: TensorSpec, max_batch: int) -> tuple[int, ...]:
 
 
 def _from_bytes(tensor: Any, spec: TensorSpec, shape: tuple[int, ...], data: bytes | memoryview) -> NDArray[Any]:
-    if _filled(tensor.contents):
+    if tensor.HasField("contents") and _filled(tensor.contents):
         raise RequestError(
             f"input {spec.name!r} comes both in contents and in raw_input_contents or shared memory: send it once"
         )
@@ -135,6 +135,8 @@ def wanted_outputs(
     for output in request.outputs:
         if output.name not in by_name:
             raise RequestError(f"model {request.model_name!r} has no output {output.name!r}; it has {list(by_name)}")
+        if not output.parameters:
+            continue
         if "classification" in output.parameters:
             if output.parameters["classification"].int64_param < 1:
                 raise RequestError(f"output {output.name!r}: classification must be 1 or more classes")
@@ -160,6 +162,8 @@ def infer_response(
     response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
     for spec, how in wanted:
         values, datatype = outputs[spec.name], spec.datatype
+        if how is not None and not how.parameters:
+            how = None
         if how is not None and "classification" in how.parameters:
             values, datatype = classes(values, how.parameters["classification"].int64_param, spec.labels), "BYTES"
         output = response.outputs.add(name=spec.name, datatype=datatype, shape=values.shape)

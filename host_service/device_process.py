@@ -131,8 +131,8 @@ class DeviceProcess:
         return "the device's process died" + ("" if status is None else f" (exit status {status})")
 
     def _receive(self) -> None:
-        """Take every answer that has come."""
-        while self._socket is not None:
+        """Take an answer that has come; the event loop calls again while there are more."""
+        if self._socket is not None:
             try:
                 data = self._socket.recv(MESSAGE)
             except BlockingIOError:
@@ -145,7 +145,7 @@ class DeviceProcess:
             number, failure, value = pickle.loads(data)
             if number == SENSORS:
                 self.readings = value
-                continue
+                return
             slot = self._slot_of.pop(number, None)
             if slot is not None:
                 if failure is None:
@@ -153,7 +153,7 @@ class DeviceProcess:
                 self._free.append(slot)
             future = self._waiting.pop(number)
             if future.done():
-                continue
+                return
             if failure == "cancelled":
                 future.cancel()
             elif failure is None:
