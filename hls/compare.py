@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hls.convert import IMAGE_FRACTION_BITS, convert
-from hls.vitis.csim import CSimulation
+from hls.vitis.csim import Chain
 from hls.vitis.project import convert_sized, write_project
-from hls.vitis.sizing import Sizing
 from hw.program import Output
 
 
@@ -49,12 +48,13 @@ def run(
     images: int = 2,
     seed: int = 0,
     report: Callable[[str], None] = lambda step: None,
-    sizing: Sizing | None = None,
+    projects: Sequence[Path] = (),
+    progress: bool = False,
 ) -> Comparison:
     """Compute random images with a QKeras ``model`` on all three.
 
-    ``build``: folder for the HLS project and the program. ``report`` is told what begins, since g++ takes its time. ``sizing``: of the HLS
-    project; hls4ml's default without one.
+    ``build``: folder for the HLS project and the program. ``report`` is told what begins, since g++ takes its time. ``projects``: HLS
+    projects of the model to simulate; without any it is written as hls4ml sizes it.
     """
     report("compiling for the golden model")
     npu = convert(model, "NPU", str(build), "network")
@@ -64,9 +64,11 @@ def run(
     report(f"computing {images} image(s) with QKeras and the golden model")
     qkeras = np.asarray(model(x.astype(np.float32) / 2**IMAGE_FRACTION_BITS)).reshape(images, -1)
     golden = np.asarray(npu.predict(x)).reshape(images, -1)
-    report("writing the HLS project and compiling it with g++ (about a minute)")
-    project = write_project(convert_sized(model, build / "vitis", sizing=sizing))
-    simulation = CSimulation(project)
+    if not projects:
+        report("writing the HLS project")
+        projects = [write_project(convert_sized(model, build / "vitis"))]
+    report("compiling with g++ (about a minute)")
+    simulation = Chain(projects)
     report(f"simulating {images} image(s), FIFOs as deep as the project says")
-    csim = simulation.predict(x)
+    csim = simulation.predict(x, progress=progress)
     return Comparison(integers(qkeras, output), integers(golden, output), integers(csim, output))

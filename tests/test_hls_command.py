@@ -10,7 +10,6 @@ import pytest
 from random_networks import featurizer
 
 from hls.npu.listing import ideal_cycles, listing
-from hls.vitis.sizing import LayerSizing, Sizing
 from hw.isa import LayerDescriptor, load_config
 from hw.program import Program, ProgramError
 from quantize import checkpoint
@@ -66,17 +65,6 @@ def test_patches_are_printed_as_a_diff():
     assert "--- a/hls4ml/templates/vitis/nnet_utils/nnet_pooling_stream.h\n" in done.stdout
 
 
-def test_csim_compares_a_sized_project_with_the_golden_model(tmp_path: Path):
-    network = checkpoint.random_quantised(ResNetConfig((1,), 4, 16), seed=1)
-    checkpoint.save(tmp_path / "net.npz", checkpoint.Checkpoint(network, None, {"seed": 1}))
-    sizing = Sizing("xcu250-figd2104-2L-e", 5, {"s2b0c2": LayerSizing("s2b0c2", "Resource", 6)}, {"layer2_out": 1})
-    sizing.to_json(tmp_path / "sizing.json")
-    options = ["--sizing", tmp_path / "sizing.json", "--build", tmp_path, "--images", "1"]
-    done = hls("csim", "--checkpoint", tmp_path / "net.npz", *options)
-    assert done.returncode == 0, done.stderr
-    assert "hls4ml C simulation  16/16 features equal to the golden model" in done.stdout
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -88,8 +76,9 @@ def test_csim_compares_a_sized_project_with_the_golden_model(tmp_path: Path):
             ["compile", "--checkpoint", "missing.npz", "--board", "spartan", "--out", "x.npu"],
             "no board named 'spartan'",
         ),
+        (["csim", "--checkpoint", "missing.npz", "--projects", "tests"], "no HLS projects in tests"),
     ],
-    ids=["no file", "no program", "no checkpoint", "wrong ending", "no board"],
+    ids=["no file", "no program", "no checkpoint", "wrong ending", "no board", "no projects"],
 )
 def test_bad_input_ends_in_one_clear_line(arguments: list[str], message: str):
     done = hls(*arguments)

@@ -7,14 +7,16 @@ import pytest
 import qkeras_nets
 from hls4ml.backends import get_backend
 
-from hls.compare import integers
+from hls.compare import integers, run
 from hls.convert import convert
 from hls.vitis import timing
-from hls.vitis.csim import CSimulation, SimulationError
+from hls.vitis.csim import CSimulation, SimulationError, find_projects
 from hls.vitis.dataflow import DeadlockError
-from hls.vitis.fifos import least_depths
+from hls.vitis.fifos import least_depths, size_fifos
+from hls.vitis.pragmas import bind_shallow_fifos
 from hls.vitis.project import convert_sized, write_project
 from hls.vitis.sizing import LayerSizing, Sizing, SizingError
+from hls.vitis.split import cuts, split
 from hls.vitis.stages import Network, read_graph
 from quantize import checkpoint
 from quantize.resnet import ResNetConfig
@@ -134,6 +136,18 @@ def test_legal_reuse_factors_of_either_strategy_give_exact_features(tmp_path: Pa
     graph = convert_sized(model, tmp_path, sizing=Sizing(PART, 5, sizes))
     features = CSimulation(write_project(graph), optimise=0).predict(x)
     assert (features == qkeras_nets.eager(model, x).reshape(2, -1)).all(), (seed, sizes)
+
+
+def test_projects_that_a_network_is_cut_into_compute_the_same_one_after_the_other(model, network, tmp_path: Path):
+    layers = {s.name: LayerSizing(s.name, "Resource", s.product.inputs) for s in network.sized}
+    steps = {s.name: timing.steps(s, layers.get(s.name)) for s in network.stages}
+    sizing = Sizing(PART, 5, layers, size_fifos(network, steps).depths)
+    pieces = split(convert_sized(model, tmp_path, sizing=sizing), cuts(network, sizing, 2), sizing)
+    for piece in pieces:
+        bind_shallow_fifos(write_project(piece))
+    projects = find_projects(tmp_path)
+    assert [project.name for project in projects] == ["graph1", "graph2"]
+    assert run(model, tmp_path, images=2, projects=projects).equal
 
 
 def test_reuse_factors_of_both_strategies_and_depths_reach_the_project(model, tmp_path: Path):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -76,9 +76,9 @@ class CSimulation:
         if done.returncode:
             raise SimulationError(f"g++ cannot compile {source}:\n{done.stderr[-4000:]}")
 
-    def predict(self, images: NDArray[np.uint8], progress: bool = False) -> NDArray[np.float64]:
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Features, [n, outputs], of uint8 images, [n, height, width, channels]."""
-        return self.run(images.astype(np.float64) / 2**IMAGE_FRACTION_BITS, progress=progress).features
+        return self.run(images.astype(np.float64) / 2**IMAGE_FRACTION_BITS).features
 
     def run(
         self,
@@ -118,6 +118,28 @@ class CSimulation:
                 raise SimulationError(said or f"the C simulation ended with {code}")
             features = np.fromfile(f"{out}.features", np.float64).reshape(count, self.outputs)
             return Simulated(features, _fifos(Path(f"{out}.fifos")), _order(Path(f"{out}.order")) if trace else {})
+
+
+class Chain:
+    """The C simulation of a network in one project, or in several of which each takes what the one before gives."""
+
+    def __init__(self, projects: Sequence[Path], optimise: int = 2) -> None:
+        self.simulations = [CSimulation(project, optimise) for project in projects]
+
+    def predict(self, images: NDArray[np.uint8], progress: bool = False) -> NDArray[np.float64]:
+        """As ``CSimulation.predict``."""
+        values = images.astype(np.float64) / 2**IMAGE_FRACTION_BITS
+        for simulation in self.simulations:
+            values = simulation.run(values, progress=progress).features
+        return values
+
+
+def find_projects(folder: Path) -> list[Path]:
+    """The projects that ``make hls`` wrote into ``folder``, in the order of the chain. Raises FileNotFoundError if there are none."""
+    found = sorted(folder.glob("graph[0-9]*"), key=lambda path: int(path.name.removeprefix("graph")))
+    if not found:
+        raise FileNotFoundError(f"no HLS projects in {folder}: write them with `make hls`")
+    return found
 
 
 def processes(project: Path) -> tuple[str, tuple[int, int]]:
