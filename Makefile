@@ -9,6 +9,8 @@ EVALUATION_JETS ?= 3000
 N      ?= 30000
 MODEL ?= demo
 CHECKPOINT = $(or $(wildcard quantize/trained/$(MODEL).npz),$(MODEL))
+# ResNet-50 without trained weights is made with random ones, as the benchmarks make it.
+HLS_CHECKPOINT = $(if $(filter resnet50,$(CHECKPOINT)),$$($(BIN)/python benchmarks/workload.py),$(CHECKPOINT))
 NAME       = $(basename $(notdir $(CHECKPOINT)))
 ARGS   ?=
 JOBS   ?= 2
@@ -18,7 +20,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator bench-service soak-service table2 evaluate-demo train-demo
 .PHONY: jets physics neutrinos train-resnet50
-.PHONY: synth area pipeline selftest board-soak bench-driver package
+.PHONY: hls hls-synth synth area pipeline selftest board-soak bench-driver package
 .PHONY: test sim formal waves registers lint format build-npu clean
 
 help:  ## List the targets
@@ -64,6 +66,13 @@ resnet50-rtl: $(VENV)/.installed  ## One image through ResNet-50 at 224x224 in R
 
 resnet50-ladder: $(VENV)/.installed  ## ResNet-50: eager QKeras and hls4ml's C simulation against the golden model (slow)
 	$(BIN)/python benchmarks/resnet50_ladder.py --images 4 --csim 1
+
+hls: $(VENV)/.installed  ## hls4ml's Vitis HLS projects of MODEL (demo, resnet50, net.npz), sized for PART and TARGET_MS; report
+	$(BIN)/python -m hls vitis --checkpoint $(HLS_CHECKPOINT) --out build/hls/$(NAME) $(if $(PART),--part $(PART)) \
+	  $(if $(TARGET_MS),--target-ms $(TARGET_MS)) $(ARGS)
+
+hls-synth: $(VENV)/.installed  ## Vitis HLS on what `make hls` wrote for MODEL, its reports beside the estimates
+	$(BIN)/python -m hls synth --out build/hls/$(NAME) $(ARGS)
 
 bench-emulator: $(VENV)/.installed  ## The bit-exact CPU emulator beside ONNX Runtime's int8, Keras and hls4ml's C simulation (10 minutes)
 	$(BIN)/python benchmarks/emulator.py --csim
