@@ -20,7 +20,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve resnet50-rtl resnet50-ladder bench-emulator bench-service soak-service table2 evaluate-demo train-demo
 .PHONY: jets physics neutrinos train-resnet50
-.PHONY: hls hls-synth synth area pipeline selftest board-soak bench-driver package
+.PHONY: hls hls-csim hls-synth synth area pipeline selftest board-soak bench-driver package
 .PHONY: test sim formal waves registers lint format build-npu clean
 
 help:  ## List the targets
@@ -70,6 +70,10 @@ resnet50-ladder: $(VENV)/.installed  ## ResNet-50: eager QKeras and hls4ml's C s
 hls: $(VENV)/.installed  ## hls4ml's Vitis HLS projects of MODEL (demo, resnet50, net.npz), sized for PART and TARGET_MS; report
 	$(BIN)/python -m hls vitis --checkpoint $(HLS_CHECKPOINT) --out build/hls/$(NAME) $(if $(PART),--part $(PART)) \
 	  $(if $(TARGET_MS),--target-ms $(TARGET_MS)) $(ARGS)
+
+hls-csim: hls  ## The C simulation of these projects against the golden model, FIFOs as deep as they say (resnet50: 10 minutes)
+	$(BIN)/python -m hls csim --checkpoint $(HLS_CHECKPOINT) --projects build/hls/$(NAME) \
+	  --build build/csim/$(NAME) --images $(or $(IMAGES),$(if $(filter resnet50,$(NAME)),1,2))
 
 hls-synth: $(VENV)/.installed  ## Vitis HLS on what `make hls` wrote for MODEL, its reports beside the estimates
 	$(BIN)/python -m hls synth --out build/hls/$(NAME) $(ARGS)

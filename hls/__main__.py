@@ -74,12 +74,9 @@ def csim(args: argparse.Namespace) -> None:
     from hls import compare
     from quantize import checkpoint
 
-    def report(step: str) -> None:
-        print(f"{step} ...", file=sys.stderr, flush=True)
-
     projects = find_projects(args.projects) if args.projects else []
     model = checkpoint.load_quantised(args.checkpoint)
-    result = compare.run(model, args.build, args.images, args.seed, report, projects, progress=True)
+    result = compare.run(model, args.build, args.images, args.seed, say, projects, progress=True)
     print(result)
     if not result.equal:
         raise SystemExit(1)
