@@ -8,10 +8,12 @@ are too shallow end in ``DeadlockError``.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -124,7 +126,8 @@ class Chain:
     """The C simulation of a network in one project, or in several of which each takes what the one before gives."""
 
     def __init__(self, projects: Sequence[Path], optimise: int = 2) -> None:
-        self.simulations = [CSimulation(project, optimise) for project in projects]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for a g++ of its own
+            self.simulations = list(pool.map(lambda project: CSimulation(project, optimise), projects))
 
     def predict(self, images: NDArray[np.uint8], progress: bool = False) -> NDArray[np.float64]:
         """As ``CSimulation.predict``."""

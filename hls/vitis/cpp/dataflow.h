@@ -1,9 +1,9 @@
 // A dataflow region in which every layer runs as a process of its own and every FIFO is as deep as its pragma says.
 //
 // A process runs until it reads an empty FIFO or writes a full one; then the next one runs. Each process is sequential and waits for one
-// FIFO at a time, so this is a Kahn network with bounded channels: what is computed, how full each FIFO gets at the least, and whether it
-// deadlocks do not depend on the order in which processes run (Parks 1995, "Bounded scheduling of process networks", chapter 4).
-// Hence a network that runs through here runs through whatever each layer's latency is.
+// FIFO at a time, so this is a Kahn network with bounded channels: what is computed, and whether it deadlocks, do not depend on the order
+// in which processes run (Parks, "Bounded scheduling of process networks", 1995). Hence a network that runs through here runs through
+// whatever each layer's latency is. How full a FIFO gets does depend on the order.
 //
 // Does not tell time, and knows nothing of registers between pipeline stages: HLS can only add places to what is modelled here.
 
