@@ -25,6 +25,10 @@ class Token:
     models: tuple[str, ...] = (EVERY,)
     admin: bool = False
 
+    def opens(self, model: str) -> bool:
+        """Whether it is for ``model``."""
+        return EVERY in self.models or model in self.models
+
 
 class Access:
     """Decides by the ``authorization: Bearer ...`` of a call."""
@@ -36,9 +40,13 @@ class Access:
         """Raise RequestError unless the caller may use ``model``."""
         if self._tokens:
             token = self._token(authorization)
-            if EVERY not in token.models and model not in token.models:
+            if not token.opens(model):
                 text = f"the token {token.name!r} is not for model {model!r}, only for {', '.join(token.models)}"
                 raise RequestError(text, grpc.StatusCode.PERMISSION_DENIED)
+
+    def token(self, authorization: str) -> Token | None:
+        """The caller's token; None where the service has none. Raises RequestError for one that it does not know."""
+        return self._token(authorization) if self._tokens else None
 
     def check_admin(self, authorization: str) -> None:
         """Raise RequestError unless the caller may change what the service serves."""

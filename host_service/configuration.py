@@ -6,6 +6,7 @@ docs/service.md shows a whole file.
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -70,6 +71,16 @@ class Tls:
     certificate: Path | None = None
     key: Path | None = None
     client_ca: Path | None = None
+
+    def for_http(self) -> ssl.SSLContext | None:
+        """The same for the HTTP port; None without TLS. Raises OSError when the files are no certificate and its key."""
+        if self.certificate is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.client_ca)
+        context.load_cert_chain(self.certificate, self.key)
+        if self.client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
 
 
 @dataclass(frozen=True)

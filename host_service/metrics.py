@@ -71,8 +71,10 @@ class ServiceMetrics(Collector):
         celsius = GaugeMetricFamily(
             "quarkwave_device_temperature_celsius", "by temperature sensor", labels=(*labels, "sensor")
         )
+        npus = GaugeMetricFamily("quarkwave_device_npus", "NPUs, which compute at the same time", labels=labels)
         for lane in self._scheduler.lanes:
             key = (str(lane.number), lane.runner.kind)
+            npus.add_metric(key, lane.runner.npus)
             images.add_metric(key, lane.images)
             busy.add_metric(key, lane.busy_seconds)
             faults.add_metric(key, lane.faults)
@@ -86,7 +88,7 @@ class ServiceMetrics(Collector):
                 watts.add_metric((*key, name), measured)
             for name, measured in readings.celsius.items():
                 celsius.add_metric((*key, name), measured)
-        yield from (images, busy, faults, held, state, counters, watts, celsius)
+        yield from (npus, images, busy, faults, held, state, counters, watts, celsius)
 
     def _queue(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("quarkwave_queue_images", "images that wait", self._scheduler.waiting)

@@ -60,6 +60,11 @@ class Scheduler:
         await asyncio.gather(*(lane.start(program) for lane in self.lanes))
 
     @property
+    def npus(self) -> int:
+        """Of all devices."""
+        return sum(lane.runner.npus for lane in self.lanes)
+
+    @property
     def works(self) -> bool:
         """Whether there is a device that works, or soon may."""
         for lane in self.lanes:  # noqa: SIM110  asked for every request: any() takes twice as long
@@ -106,7 +111,7 @@ class Scheduler:
             raise RequestError(text, grpc.StatusCode.UNAVAILABLE, retry_ms=1000)
         if self._waiting + count > self.limit:
             self.refused += count
-            ready = max(1, sum(lane.state == "ready" for lane in self.lanes))
+            ready = max(1, sum(lane.runner.npus for lane in self.lanes if lane.state == "ready"))
             retry_ms = max(1, round(1e3 * self._waiting * self._mean_seconds / ready))
             text = f"{self._waiting} images wait and the queue holds {self.limit}: send these {count} again in {retry_ms} ms"
             raise RequestError(text, grpc.StatusCode.RESOURCE_EXHAUSTED, retry_ms)
@@ -162,7 +167,7 @@ class Scheduler:
         """The least busy lane that takes ``job``. A lane changes its program when it is empty; until then older jobs go first."""
         ready = [lane for lane in self.lanes if lane.takes(job.program)]
         if ready:
-            return min(ready, key=lambda lane: len(lane.running))
+            return min(ready, key=lambda lane: len(lane.running) / lane.runner.npus)
         idle = next((lane for lane in self.lanes if lane.state == "ready" and not lane.running), None)
         if idle is not None and idle.program is not job.program:
             idle.switch(job.program)

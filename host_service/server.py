@@ -105,7 +105,7 @@ class Service:
             self._server = self._grpc_server()
             port = self._open_port(self._server, host, port)
             if http_port >= 0:
-                self._web = Web(self.registry, self.scheduler, self.recorder)
+                self._web = Web(self.registry, self.scheduler, self.recorder, self._access, self._tls.for_http())
                 self.http_port = self._web.start(host, http_port)
             await self._server.start()
         except BaseException:

@@ -79,7 +79,7 @@ class Servicer:
         self._access.check_model(caller.authorization, request.name)
         model, _ = self._registry.find(request.name, request.version)
         given = self._registry.entries[request.name].config
-        return pb.ModelConfigResponse(config=converters.model_config(model, given, len(self._scheduler.lanes)))
+        return pb.ModelConfigResponse(config=converters.model_config(model, given, self._scheduler.npus))
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, caller: Caller) -> pb.ModelStatisticsResponse:  # noqa: N802
         """Counts and times of one model, or of all when none is named."""

@@ -1,16 +1,20 @@
 """The HTTP port: Prometheus' metrics at /metrics, a live page for people at /, its data at /status.json, health at /v2/health/...
 
-Served by the standard library in a thread; it only reads what the event loop writes.
+Served by the standard library in threads; they only read what the event loop writes. TLS and tokens are those of the gRPC port; a
+browser, which asks for a password, gets in with a token as the password (RFC 7617) of any name.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import ssl
 import struct
+import sys
 import threading
 import time
 import zlib
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,8 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from host_service.access import Access, Token
+from host_service.errors import RequestError
 from host_service.metrics import ServiceMetrics
 from host_service.registry import Registry
 from host_service.scheduler import Scheduler
@@ -34,7 +40,16 @@ THUMBNAIL = 64
 class Web:
     """The HTTP port of one service."""
 
-    def __init__(self, registry: Registry, scheduler: Scheduler, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        scheduler: Scheduler,
+        recorder: Recorder,
+        access: Access | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._access = access or Access()
+        self._tls = tls
         self._registry = registry
         self._scheduler = scheduler
         self._recorder = recorder
@@ -56,8 +71,11 @@ class Web:
 
             def do_GET(self) -> None:
                 """Answer a browser, Prometheus or a load balancer."""
-                status, kind, body = web.answer(self.path.partition("?")[0])
+                path, authorization = self.path.partition("?")[0], self.headers.get("Authorization", "")
+                status, kind, body = web.answer(path, authorization)
                 self.send_response(status)
+                if status == HTTPStatus.UNAUTHORIZED:
+                    self.send_header("WWW-Authenticate", 'Basic realm="quarkwave", charset="UTF-8"')
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("Cache-Control", "no-store")
@@ -69,9 +87,13 @@ class Web:
                 """Nothing: a page that asks every second would fill the log."""
 
         try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
+            self._server = _Server((host, port), Handler)
         except OSError as error:
             raise OSError(f"cannot listen on {host}:{port} for the page and the metrics: {error.strerror}") from error
+        if self._tls is not None:  # hands are shaken in the connection's own thread: who is slow delays nobody
+            self._server.socket = self._tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
         self._thread.start()
         return int(self._server.server_address[1])
@@ -83,21 +105,25 @@ class Web:
             self._thread.join()
             self._server.server_close()
 
-    def answer(self, path: str) -> tuple[int, str, bytes]:
-        """Status, content type and body for a path."""
+    def answer(self, path: str, authorization: str = "") -> tuple[int, str, bytes]:
+        """Status, content type and body for a path. Only health needs no token where the service has some."""
+        if path in ("/v2/health/live", "/v2/health/ready"):
+            fine = path.endswith("live") or self._scheduler.works
+            return (200 if fine else 503), "text/plain", b""
+        try:
+            token = self._access.token(_bearer(authorization))
+        except RequestError as error:
+            return HTTPStatus.UNAUTHORIZED, "text/plain; charset=utf-8", f"{error}\n".encode()
         if path == "/":
             return 200, "text/html; charset=utf-8", PAGE.read_bytes()
         if path == "/metrics":
             return 200, CONTENT_TYPE_LATEST, generate_latest(self._metrics)
         if path == "/status.json":
-            return 200, "application/json", json.dumps(self.status()).encode()
-        if path in ("/v2/health/live", "/v2/health/ready"):
-            fine = path.endswith("live") or self._scheduler.works
-            return (200 if fine else 503), "text/plain", b""
+            return 200, "application/json", json.dumps(self.status(token)).encode()
         return 404, "text/plain", b"there are /, /metrics, /status.json, /v2/health/live and /v2/health/ready\n"
 
-    def status(self) -> dict[str, Any]:
-        """What the page shows; counters since the start, the page makes rates of them."""
+    def status(self, token: Token | None = None) -> dict[str, Any]:
+        """What the page shows to the one with ``token``; counters since the start, the page makes rates of them."""
         statistics = list(self._recorder.statistics.items())
         latencies = [sum(counts) for counts in zip(*(s.latencies for _, s in statistics), strict=True)]
         return {
@@ -109,6 +135,7 @@ class Web:
                     "kind": lane.runner.kind,
                     "state": lane.state,
                     "images": lane.images,
+                    "npus": lane.runner.npus,
                     "busy_seconds": lane.busy_seconds,
                     "running": len(lane.running),
                     "faults": lane.faults,
@@ -130,6 +157,7 @@ class Web:
             "samples": [
                 {"model": s.model, "labels": s.labels, "probabilities": s.probabilities, "picture": _picture(s.image())}
                 for s in reversed(list(self._recorder.samples))
+                if token is None or token.opens(s.model)
             ],
         }
 
@@ -137,6 +165,24 @@ class Web:
         for entry in self._registry.entries.values():
             for model in entry.versions.values():
                 model.on_sample = self._recorder.samples.append
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that breaks off or fails at TLS is none of ours."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
+def _bearer(authorization: str) -> str:
+    """A token given as a password, as gRPC's clients give it."""
+    kind, _, value = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return authorization
+    try:
+        return "Bearer " + base64.b64decode(value, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _picture(image: NDArray[np.uint8]) -> str:

@@ -56,9 +56,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return Site(folder, {"certificate": "server.pem", "key": "server.key"})
 
 
-def serve(site: Site, **tables: object):
+def serve(site: Site, http: bool = False, **tables: object):
     models = {"program": "net.npu", "classifier": "net.npz"}
-    return running_configuration(site.folder, models=models, **tables)
+    return running_configuration(site.folder, http, models=models, **tables)
 
 
 @pytest.fixture(scope="module")

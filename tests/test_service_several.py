@@ -1,0 +1,107 @@
+"""Several NPUs in one device process: a pool behind one lane, of an overlay with two NPUs and of devices of two kinds."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_networks import feature_sums, featurizer, featurizer_layers, random_image
+from running_service import Running, running_configuration
+from test_service_faults import until
+from tritonclient.grpc import InferenceServerClient, InferInput
+
+from host_service.client import RemoteNpu
+from host_service.device_process import DeviceProcess
+
+SEED = 91
+PROGRAM = featurizer(SEED)
+IMAGES = [random_image(np.random.default_rng(SEED + n), PROGRAM) for n in range(6)]
+SUMS = [feature_sums(featurizer_layers(SEED), image) for image in IMAGES]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("several")
+    PROGRAM.save(path / "net.npu")
+    return path
+
+
+@pytest.fixture(scope="module")
+def board(folder: Path) -> Iterator[Running]:
+    """The simulated board with two NPUs in its overlay."""
+    with running_configuration(
+        folder, http=True, models={"program": "net.npu"}, devices=[{"name": "simulated-board:2", "timeout": 60.0}]
+    ) as running:
+        yield running
+
+
+def runner(running: Running) -> DeviceProcess:
+    (lane,) = running.service.scheduler.lanes
+    assert isinstance(lane.runner, DeviceProcess)
+    return lane.runner
+
+
+def answers(running: Running, count: int) -> list[np.ndarray]:
+    """Feature sums of ``count`` images, many under way at a time."""
+    with RemoteNpu(running.address) as npu:
+        futures = [npu.run_async(IMAGES[n % len(IMAGES)]) for n in range(count)]
+        return [future.result(120).result for future in futures]
+
+
+def test_all_npus_of_a_board_are_one_device_of_one_process(board: Running):
+    assert runner(board).npus == 2
+    found = answers(board, 24)
+    assert all(np.array_equal(sums, SUMS[n % len(IMAGES)]) for n, sums in enumerate(found)), f"seed {SEED}"
+
+
+def test_clients_and_the_page_are_told_how_many_npus_there_are(board: Running):
+    with InferenceServerClient(board.address) as client:
+        config = client.get_model_config("featurizer", as_json=True)["config"]
+    assert config["instance_group"][0]["count"] == 2
+    assert board.service._web is not None
+    (device,) = board.service._web.status()["devices"]
+    assert device["npus"] == 2
+
+
+def test_more_images_are_handed_to_more_npus(board: Running):
+    most = 0
+
+    def seen() -> bool:
+        nonlocal most
+        most = max(most, len(board.service.scheduler.lanes[0].running))
+        return most > 4
+
+    with RemoteNpu(board.address) as npu:
+        futures = [npu.run_async(IMAGES[0]) for _ in range(32)]
+        until(seen, "more than one NPU's share is under way")
+        assert all(np.array_equal(future.result(120).result, SUMS[0]) for future in futures)
+    assert most <= 8
+
+
+def test_a_killed_process_of_several_npus_loses_no_image_and_comes_back(board: Running):
+    victim = runner(board).pid
+    assert victim is not None
+    with RemoteNpu(board.address) as npu:
+        futures = [npu.run_async(IMAGES[n % len(IMAGES)]) for n in range(24)]
+        os.kill(victim, signal.SIGKILL)
+        assert all(np.array_equal(f.result(120).result, SUMS[n % len(IMAGES)]) for n, f in enumerate(futures))
+    assert runner(board).pid != victim
+    assert runner(board).npus == 2
+
+
+def test_every_npu_of_a_pool_gets_images(folder: Path):
+    """The timed device answers with bytes of the packed image, the golden model with the sums: so one sees who computed."""
+    with running_configuration(
+        folder, models={"program": "net.npu"}, devices=[{"name": "golden+timed:1ms", "timeout": 60.0}]
+    ) as running:
+        tensor = InferInput("image", [1, *IMAGES[0].shape], "UINT8")
+        tensor.set_data_from_numpy(IMAGES[0][None])
+        bytes_of_image = PROGRAM.pack_image(IMAGES[0]).reshape(-1)[: len(SUMS[0])]
+        found: Counter[str] = Counter()
+        for sums in answers(running, 6 * 8)[:: len(IMAGES)]:
+            found["golden" if np.array_equal(sums, SUMS[0]) else "timed"] += 1
+            assert np.array_equal(sums, SUMS[0]) or np.array_equal(sums, bytes_of_image), f"seed {SEED}"
+    assert set(found) == {"golden", "timed"}
