@@ -2,10 +2,11 @@
 //
 // A process runs until it reads an empty FIFO or writes a full one; then the next one runs. Each process is sequential and waits for one
 // FIFO at a time, so this is a Kahn network with bounded channels: what is computed, and whether it deadlocks, do not depend on the order
-// in which processes run (Parks, "Bounded scheduling of process networks", 1995). Hence a network that runs through here runs through
-// whatever each layer's latency is. How full a FIFO gets does depend on the order.
+// in which processes run (Parks, "Bounded scheduling of process networks", 1995), nor on the cycles that each of them takes. How full a
+// FIFO gets does depend on the order.
 //
-// Does not tell time, and knows nothing of registers between pipeline stages: HLS can only add places to what is modelled here.
+// Does not tell time, and knows no pipelines: one that stalls in hardware has read ahead of what it has written, for which
+// hls/vitis/fifos.py adds words.
 
 #ifndef QUARKWAVE_DATAFLOW_H_
 #define QUARKWAVE_DATAFLOW_H_
