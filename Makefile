@@ -75,8 +75,8 @@ hls-csim: hls  ## The C simulation of these projects against the golden model, F
 	$(BIN)/python -m hls csim --checkpoint $(HLS_CHECKPOINT) --projects build/hls/$(NAME) \
 	  --build build/csim/$(NAME) --images $(or $(IMAGES),$(if $(filter resnet50,$(NAME)),1,2))
 
-hls-synth: $(VENV)/.installed  ## Vitis HLS on what `make hls` wrote for MODEL, its reports beside the estimates
-	$(BIN)/python -m hls synth --out build/hls/$(NAME) $(ARGS)
+hls-synth: $(VENV)/.installed  ## Vitis HLS on what `make hls` wrote for MODEL, its reports beside the estimates (BOARD=zcu104: bitstream)
+	$(BIN)/python -m hls synth --out build/hls/$(NAME) $(if $(BOARD),--board $(BOARD)) $(ARGS)
 
 bench-emulator: $(VENV)/.installed  ## The bit-exact CPU emulator beside ONNX Runtime's int8, Keras and hls4ml's C simulation (10 minutes)
 	$(BIN)/python benchmarks/emulator.py --csim
@@ -110,18 +110,18 @@ train-demo: $(VENV)/.installed  ## Make the demo's network again, from jets to q
 # Narrow on small images, narrow on large ones, then the full network: each step goes on where it stopped, and has a time limit. On a
 # GPU, or another day: the same command with more minutes.
 RESNET50 := build/resnet50-net
-MINUTES  ?= 13 15 20 9
+MINUTES  ?= 13 25 6 5
 GROW      = $(BIN)/python -m quantize $(1) --framework torch --jets $(RESNET50)/jets --float-epochs $(or $(EPOCHS),1) --minutes $(word $(2),$(MINUTES))
-FULL      = --out $(RESNET50) --width 64 --size 224 --float-rate 1e-4 --finetune-rate 2e-5 --batch 16 --seed 13 \
-	--validation-jets 400 --calibration-jets 96 --classifier-jets 1500 --test-jets 2000
+FULL      = --out $(RESNET50) --width 64 --size 224 --float-rate 1e-5 --finetune-rate 5e-6 --batch 16 --seed 13 \
+	--validation-jets 200 --calibration-jets 64 --classifier-jets 600 --test-jets 800
 
-train-resnet50: $(VENV)/.installed  ## Train the full ResNet-50 at 224x224 in PyTorch, grown from a narrow one (MINUTES="13 15 20 9" of its four steps)
+train-resnet50: $(VENV)/.installed  ## Train the full ResNet-50 at 224x224 in PyTorch, grown from a narrow one (MINUTES="13 25 6 5" of its four steps)
 	test -e $(RESNET50)/jets/train.h5 || $(BIN)/python -m quantize jets --jets 150000 --out $(RESNET50)/jets
 	test -f build/demo-net/float.npz || $(BIN)/python -m quantize train --out build/demo-net --jets $(RESNET50)/jets
 	$(call GROW,train,1) --start build/demo-net/float.npz --out $(RESNET50)/w16-128 --width 16 --size 128 --float-rate 1e-3 --batch 64 --seed 11
 	$(call GROW,train,2) --start $(RESNET50)/w16-128/float.npz --out $(RESNET50)/w16-224 --width 16 --size 224 --float-rate 7e-4 --batch 32 \
 	  --seed 12 --validation-jets 1000
-	$(call GROW,train,3) --start $(RESNET50)/w16-224/float.npz --batch-norm no $(FULL)
+	$(call GROW,train,3) --start $(RESNET50)/w16-224/float.npz --batch-norm no --noise 0.02 $(FULL)
 	$(call GROW,calibrate,3) $(FULL)
 	$(call GROW,finetune,4) $(FULL)
 	$(call GROW,refit,4) $(FULL)

@@ -20,6 +20,7 @@ import sys
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +30,11 @@ from driver.device import DeviceError
 from hls.convert import convert
 from host_service.client import open_npu
 from hw.program import Program
-from quantize import boosted_tree, checkpoint, dataset, float_network, jets, plots, train
+from quantize import boosted_tree, checkpoint, dataset, float_network, jets, plots, torch_train, train
 from quantize.dataset import Jets, written_whole
 from quantize.evaluate import Performance, auc_difference, evaluate
 from quantize.pipeline import CALIBRATED, FINETUNED, FLOAT, NETWORK, STAGES
+from quantize.torch_network import Folded, Quantised
 from quantize.train import LabelledImages
 
 PAPER = {
@@ -52,6 +54,8 @@ COMPARED = (
 """Rows whose AUCs are subtracted."""
 FRESH = jets.Recipe(seed=7200)
 """Of jets that are made when there are none; no training has used it."""
+WITNESSED = 16
+"""How many jets go through eager QKeras where PyTorch computes the rows."""
 JETS_PER_CLASS = 5_000
 SPLIT = {"train": 0.5, "test": 0.5}
 
@@ -74,6 +78,8 @@ class Bench:
     out: Path
     rtl: int = 0
     """How many jets to send through the RTL as well."""
+    framework: str = "keras"
+    """What computes the rows that are not the NPU's; torch, which is faster, is compared with eager QKeras on a few jets."""
     rows: dict[str, Row] = field(default_factory=dict)
     _drawn: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     _last: tuple[checkpoint.QuantisedNetwork, NDArray[np.float32], NDArray[np.float32]] | None = None
@@ -88,7 +94,13 @@ class Bench:
         network = float_network.load(path)
         if network.classifier is None:
             raise ValueError(f"{path} has no classifier: there is no row to measure")
-        features = train.features(network.to_keras(), self.images(network.config.size))
+        planes = self.images(network.config.size)
+        if self.framework == "torch":
+            features = torch_train.features(
+                Folded(network.config, network.weights).to(torch_train.best_device()), planes
+            )
+        else:
+            features = train.features(network.to_keras(), planes)
         self.add("floating point", network.classifier.probabilities(features)[:, 1])
 
     def add_quantised(self, path: Path, exact_name: str | None, npu_name: str | None) -> None:
@@ -113,18 +125,29 @@ class Bench:
             return self._last[1:]  # re-fitting a classifier leaves the featurizer as it was
         model = checkpoint.to_keras(network)
         planes = self.images(network.config.size)
-        exact = train.features(model, planes)
+        exact = self._exact(network, model, planes)
         if not npu:
             return exact, exact[:0]
         convert(model, "NPU", output_dir=str(self.out), name=path.stem, board=self.board).write()
         program = Program.load(self.out / f"{path.stem}.npu")
         sums = self.on_device(self.device, program, planes)
-        must_be_equal(f"{path.name}: eager QKeras == {self.device}", _sums(exact, program), sums)
+        exact_by = "eager QKeras" if self.framework == "keras" else "PyTorch"
+        must_be_equal(f"{path.name}: {exact_by} == {self.device}", _sums(exact, program), sums)
         if self.rtl:
             found = self.on_device("rtl", program, planes[: self.rtl])
             must_be_equal(f"{path.name}: {self.device} == rtl", sums[: self.rtl], found)
         self._last = (network, exact, program.features(sums))
         return self._last[1:]
+
+    def _exact(
+        self, network: checkpoint.QuantisedNetwork, model: Any, planes: NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
+        """The exact features [n, features] of the network, of which `model` is the QKeras twin."""
+        if self.framework == "keras":
+            return train.features(model, planes)
+        exact = torch_train.features(Quantised.of(network).to(torch_train.best_device()), planes)
+        must_be_equal("PyTorch == eager QKeras", exact[:WITNESSED], train.features(model, planes[:WITNESSED]))
+        return exact
 
     def images(self, size: int) -> NDArray[np.uint8]:
         """One channel of the test jets' images, uint8 [n, size, size]; drawn once a size."""
@@ -182,7 +205,12 @@ def _run(options: argparse.Namespace) -> None:
         files[NETWORK] = checkpoint.DEMO
     folder = options.jets or _jets_folder(options.workshop, options.out)
     bench = Bench(
-        dataset.read(folder / "test.h5", options.test_jets), options.board, options.device, options.out, options.rtl
+        dataset.read(folder / "test.h5", options.test_jets),
+        options.board,
+        options.device,
+        options.out,
+        options.rtl,
+        options.framework,
     )
     present = {stage for stage, path in files.items() if path.is_file()}
     if FLOAT in present:
@@ -265,6 +293,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--board", default="sim-small", help="configuration in hw/boards (default: %(default)s)")
     add("--device", default="emulator", help="what computes the NPU's rows (default: %(default)s)")
     add("--rtl", type=int, default=0, help="send the first RTL jets through the RTL too (default: %(default)s)")
+    add("--framework", choices=("keras", "torch"), default="keras", help="of the other rows (default: %(default)s)")
     add("--out", type=Path, default=Path("build/physics"), help="folder for results (default: %(default)s)")
     return parser.parse_args(arguments)
 

@@ -263,7 +263,7 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--threads", type=int, help="TensorFlow threads; all cores when not given")
         step.add_argument("--framework", choices=("keras", "torch"), default="keras", help="torch: what follows")
         step.add_argument("--start", type=Path, help="float.npz to begin with: any size, as wide or narrower")
-        step.add_argument("--noise", type=float, default=0.1, help="on replicated channels, where START is narrower")
+        step.add_argument("--noise", type=float, default=0.02, help="on replicated channels, where START is narrower")
         step.add_argument("--batch-norm", choices=("yes", "no"), default="yes", help="no: train the folded network")
         step.add_argument("--minutes", type=float, help="of training at most, however many epochs")
         step.add_argument("--device", help="cuda or cpu; the GPU where there is one when not given")

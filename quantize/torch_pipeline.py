@@ -34,7 +34,7 @@ class Door:
     """
 
     start: Path | None = None
-    noise: float = 0.1
+    noise: float = 0.02
     batch_norm: bool = True
     minutes: float | None = None
     device: str | None = None

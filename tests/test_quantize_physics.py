@@ -59,6 +59,23 @@ def test_every_stage_has_a_row_with_errors_and_the_npu_equals_the_quantised_netw
     assert {"roc.png", "table1.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_the_rows_by_pytorch_are_those_by_keras(workshop, tmp_path, capfd):
+    rows = {}
+    for framework in ("keras", "torch"):
+        out = tmp_path / framework
+        command = ["--workshop", f"{workshop}", "--out", f"{out}", "--framework", framework]
+        assert physics.main(command) == 0, capfd.readouterr().err
+        rows[framework] = json.loads((out / "physics.json").read_text())["rows"]
+    printed = capfd.readouterr().out
+    assert "PyTorch == emulator: 2560 features of 40 jets, equal as integers" in printed
+    assert "PyTorch == eager QKeras: 1024 features of 16 jets" in printed
+    for name in ("quantised", "quantised, fine-tuned", "NPU", "NPU, classifier re-fit"):
+        assert rows["torch"][name] == rows["keras"][name]
+    assert rows["torch"]["floating point"]["auc"]["value"] == pytest.approx(
+        rows["keras"]["floating point"]["auc"]["value"], abs=1e-2
+    )
+
+
 def test_without_a_workshop_the_shipped_network_is_measured_and_the_missing_stages_are_named(
     workshop, tmp_path, capfd, monkeypatch
 ):
