@@ -71,7 +71,7 @@ hls: $(VENV)/.installed  ## hls4ml's Vitis HLS projects of MODEL (demo, resnet50
 	$(BIN)/python -m hls vitis --checkpoint $(HLS_CHECKPOINT) --out build/hls/$(NAME) $(if $(PART),--part $(PART)) \
 	  $(if $(TARGET_MS),--target-ms $(TARGET_MS)) $(ARGS)
 
-hls-csim: hls  ## The C simulation of these projects against the golden model, FIFOs as deep as they say (resnet50: 10 minutes)
+hls-csim: $(VENV)/.installed  ## The C simulation of what `make hls` wrote for MODEL against the golden model (resnet50: 10 minutes)
 	$(BIN)/python -m hls csim --checkpoint $(HLS_CHECKPOINT) --projects build/hls/$(NAME) \
 	  --build build/csim/$(NAME) --images $(or $(IMAGES),$(if $(filter resnet50,$(NAME)),1,2))
 
