@@ -5,6 +5,7 @@ whose images it may enlarge: a convolutional network takes any size, and what it
 """
 
 import json
+import zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ class TorchWorkshop(Workshop):
         featurizer = Quantised(plan.config, network.weights, fractions)
         tagger = _with_classifier(featurizer, classifier)
         train, val = self._jets("train", plan.finetuning_jets), self._jets("val", plan.validation_jets)
-        progress = self._fit(tagger, train, val, "finetune")
+        # A float network that went on learning is fine-tuned anew.
+        progress = self._fit(tagger, train, val, "finetune", f"-{zlib.crc32((self.folder / FLOAT).read_bytes()):08x}")
         provenance = {"stage": "finetuned", "framework": f"PyTorch {torch.__version__}", "curve": progress.curve}
         made = checkpoint.Checkpoint(featurizer.to_integers(), tagger.classifier(), provenance)
         checkpoint.save(self.folder / FINETUNED, made)
@@ -127,9 +129,11 @@ class TorchWorkshop(Workshop):
         )
         return _with_classifier(featurizer, start.classifier)
 
-    def _fit(self, tagger: Tagger, train: dataset.Jets, val: dataset.Jets, stage: str) -> torch_train.Progress:
+    def _fit(
+        self, tagger: Tagger, train: dataset.Jets, val: dataset.Jets, stage: str, of: str = ""
+    ) -> torch_train.Progress:
         schedule = self.plan.float_schedule if stage == "float" else self.plan.finetune_schedule
-        folder = self.folder / f"{stage}-checkpoint"
+        folder = self.folder / f"{stage}-checkpoint{of}"
         progress = torch_train.fit(tagger, train, val, schedule, folder, self.device, self.door.minutes)
         with dataset.written_whole(self.folder / f"{stage}-curve.json") as temporary:
             temporary.write_text(json.dumps(progress.curve, indent=1) + "\n")
