@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,12 +42,14 @@ class Job:
     pipeline: Pipeline
     lay_out: Callable[[NDArray[np.uint8]], object]
     """Writes the packed image (``Program.pack_image``) to the buffer, uint8 [image_bytes], when its run is started."""
-    future: Future[Result] = field(default_factory=Future)
-    """Whose image it is; once cancelled, nobody waits for the result."""
     slot: _Slot | None = None
     """Where it was started."""
     begin: float = 0.0
     outcome: Outcome | None = None
+
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the result."""
+        return False
 
 
 @dataclass(eq=False)
@@ -160,7 +161,7 @@ class Pipeline:
 
     def _is_free(self, slot: _Slot) -> bool:
         """Whether nobody is going to read the slot's result, and the device is through with its buffers."""
-        unwanted = slot.job is None or slot.job.future.cancelled()
+        unwanted = slot.job is None or slot.job.cancelled()
         return unwanted and has_finished(slot.run, self._registers.finished())
 
     def _start(self, job: Job, slot: _Slot) -> None:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,18 @@ TIMEOUT = 600.0
 OTHER_PROGRAM = "another program was loaded before this image could run: run it again"
 
 
+@dataclass(eq=False)
+class _Image(Job):
+    """A job of an Npu."""
+
+    future: Future[Result] = field(default_factory=Future)
+    """Whose image it is; once cancelled, nobody waits for the result."""
+
+    def cancelled(self) -> bool:
+        """See Job."""
+        return self.future.cancelled()
+
+
 class Npu:
     """Runs one program at a time on ``device``, which it owns and closes.
 
@@ -49,7 +62,7 @@ class Npu:
         self._layer_counters = layer_counters
         self._pipeline: Pipeline | None = None
         self._closed = False
-        self._queue: deque[Job] = deque()
+        self._queue: deque[_Image] = deque()
         """Jobs that the worker has not come to, in its order; cancelled ones stay until it does."""
         self._queue_lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="npu")
@@ -91,7 +104,7 @@ class Npu:
         pipeline = self._current()
         if pipeline.program is not program:
             raise DeviceError(OTHER_PROGRAM)
-        job = Job(pipeline, partial(_copy, words))
+        job = _Image(pipeline, partial(_copy, words))
         with self._queue_lock:  # the worker comes to the job only when it stands in the queue
             job.future = self._worker.submit(self._run, job)
             self._queue.append(job)
@@ -159,7 +172,7 @@ class Npu:
             raise DeviceError(f"the {self.device.kind} device is still busy, and cannot be reset")
         self._load(program)
 
-    def _run(self, job: Job) -> Result:
+    def _run(self, job: _Image) -> Result:
         with self._queue_lock:
             while self._queue.popleft() is not job:
                 pass  # those before were cancelled
@@ -169,7 +182,7 @@ class Npu:
 
     def _next_job(self) -> Job | None:
         with self._queue_lock:
-            return next((job for job in self._queue if not job.future.cancelled()), None)
+            return next((job for job in self._queue if not job.cancelled()), None)
 
 
 def _copy(words: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:

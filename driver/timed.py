@@ -79,7 +79,7 @@ class TimedDevice(GoldenDevice):
         result = self._memory(
             Register.FEATURE_ADDRESS, header.feature_words * self.config.cp, ErrorCode.FEATURE_WRITE
         ).view("<i4")
-        result[:] = np.resize(words[: result.size], result.size)
+        result[:] = words[: result.size] if words.size >= result.size else np.resize(words, result.size)
         self._layers_done = header.layers
 
     def _program_header(self) -> ProgramHeader:

@@ -169,6 +169,11 @@ class _Image(Job):
     """An image of Alone."""
 
     number: int = 0
+    unwanted: bool = False
+
+    def cancelled(self) -> bool:
+        """See Job."""
+        return self.unwanted
 
 
 class Alone:
@@ -204,7 +209,7 @@ class Alone:
         """See Engine."""
         image = next((image for image in self._images if image.number == number), None)
         if image is not None:
-            image.future.cancel()
+            image.unwanted = True
             self._images.remove(image)
             self._finish(number, None)
 
