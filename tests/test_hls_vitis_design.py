@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hls4ml.backends import get_backend
 from hls4ml.converters import convert_from_keras_model
 from tensorflow import keras
 
+from hls import __main__ as command
 from hls.vitis import report
 from hls.vitis.build import build
 from hls.vitis.dataflow import simulate
@@ -205,6 +207,35 @@ def test_shallow_fifos_are_bound_to_shift_registers_once(built: tuple[Path, Desi
     assert set(re.findall(r"BIND_STORAGE variable=(\w+) type=FIFO impl=SRL", text)) == deep and deep
     assert bind_shallow_fifos(out / "graph2") == len(deep)
     assert top.read_text() == text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command line
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_everything_and_its_status_says_whether_the_target_is_met(
+    model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(checkpoint, "load_quantised", lambda path: model)
+    arguments = ["--checkpoint", "net.npz", "--target-ms", "0.0001", "--projects", "1", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["hls", "vitis", *arguments])
+    with pytest.raises(SystemExit) as end:
+        command.main()
+    printed = capsys.readouterr().out
+    assert end.value.code == 1 and "NOT MET" in printed and "read pixel by pixel" in printed
+    assert (tmp_path / "out" / "graph1" / "firmware" / "network.cpp").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--part", "xc1"], "error: part 'xc1' is not known"), ([], "error: no trained network at missing.npz")],
+    ids=["part", "network"],
+)
+def test_bad_input_ends_in_one_clear_line(monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str):
+    monkeypatch.setattr(sys, "argv", ["hls", "vitis", "--checkpoint", "missing.npz", *arguments])
+    with pytest.raises(SystemExit, match=message):
+        command.main()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

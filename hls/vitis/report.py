@@ -147,21 +147,22 @@ def draw(design: Design, path: Path) -> None:
     """Cycles of every layer against the target, its multipliers, and the shares of the part."""
     import matplotlib.pyplot as plt
 
-    layers = rows(design)
-    at = range(len(layers))
+    layers = [row for row in rows(design) if row["multipliers"]]
+    names = [row["layer"] for row in layers]
     figure, (time, size, whole) = plt.subplots(3, 1, figsize=(12, 9), height_ratios=(3, 3, 2), layout="constrained")
-    time.bar(at, [row["interval_cycles"] for row in layers], width=1.0)
+    time.bar(names, [row["interval_cycles"] for row in layers])
     time.axhline(design.target_cycles, color="black", linewidth=0.8, label="target")
     time.set(
-        ylabel="cycles an image",
-        xlabel="layer",
-        title=f"{design.sizing.part}, an image every {design.interval_ms:.3f} ms (estimate)",
+        ylabel="cycles an image", title=f"{design.sizing.part}, an image every {design.interval_ms:.3f} ms (estimate)"
     )
-    time.legend()
-    size.bar(at, [row["multipliers"] for row in layers], width=1.0, label="multipliers")
-    size.bar(at, [-row["resources"]["bram18"] for row in layers], width=1.0, label="block RAM of weights (downwards)")
-    size.set(ylabel="DSP, block RAM (18 kbit)", xlabel="layer")
+    time.legend(loc="lower right")
+    size.bar(names, [row["multipliers"] for row in layers], label="multipliers")
+    size.bar(names, [-row["resources"]["bram18"] for row in layers], label="block RAM of weights (downwards)")
+    size.set(ylabel="DSP, block RAM (18 kbit)")
     size.legend()
+    for axes in (time, size):
+        axes.tick_params(axis="x", rotation=90, labelsize=7)
+        axes.margins(x=0.01)
     shares = design.total.shares(design.part)
     known = {name: share for name, share in shares.items() if share != float("inf")}
     whole.barh([LABELS[name] for name in known], [100 * share for share in known.values()])
