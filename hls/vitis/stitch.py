@@ -10,8 +10,8 @@ import json
 import re
 from pathlib import Path
 
+from hls.vitis.csim import find_projects
 from hls.vitis.csynth import ReportError, project_name
-from hls.vitis.synth import find_projects
 from hw.board import Board, VivadoBuild
 from hw.files import write_if_changed
 from hw.isa import ConfigurationError

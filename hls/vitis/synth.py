@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from hls.vitis.csim import find_projects
 from hls.vitis.csynth import Report, read_project
 from hls.vitis.parts import Resources
 from hw.files import write_if_changed
@@ -69,16 +70,11 @@ def find_tool() -> tuple[Path, Tool]:
     )
 
 
-def find_projects(out: Path) -> list[Path]:
-    """The projects that ``make hls`` wrote into ``out``, in the order of the network. Raises SynthesisError if there are none."""
-    found = sorted(out.glob("graph[0-9]*"), key=lambda path: int(path.name.removeprefix("graph")))
-    if not found:
-        raise SynthesisError(f"{out} holds no HLS projects: write them with `make hls` first")
-    return found
-
-
 def synthesise(out: Path, jobs: int = 1) -> Synthesised:
-    """Synthesise and package every project in ``out``, ``jobs`` at a time; live progress. Raises SynthesisError, ReportError."""
+    """Synthesise and package every project in ``out``, ``jobs`` at a time; live progress.
+
+    Raises SynthesisError, ReportError, FileNotFoundError if there are no projects.
+    """
     projects = find_projects(out)
     executable, tool = find_tool()
     command: list[str | Path] = [executable, *ARGUMENTS[tool.command]]
