@@ -9,6 +9,7 @@ import pytest
 
 from hls import __main__ as command
 from hls.vitis import synth
+from hls.vitis.csim import find_projects
 from hls.vitis.csynth import ReportError, layer_names, read_report
 from hls.vitis.parts import Resources
 from hw.synth.process import SynthesisError
@@ -201,7 +202,7 @@ def test_every_project_is_synthesised_and_packaged(
 
 def test_projects_side_by_side_give_the_same(tools: Tools, out: Path):
     tools.install("vitis-run")
-    assert synth.synthesise(out, jobs=2) == synth.read(synth.find_projects(out))
+    assert synth.synthesise(out, jobs=2) == synth.read(find_projects(out))
 
 
 def test_a_failure_shows_the_tools_own_error_and_the_log(tools: Tools, out: Path):
@@ -217,7 +218,7 @@ def test_a_tool_that_leaves_no_report_is_an_error(tools: Tools, out: Path):
 
 
 def test_without_projects_it_says_what_to_run(tmp_path: Path, tools: Tools):
-    with pytest.raises(FileNotFoundError, match="no HLS projects in .*: write them with `make hls`"):
+    with pytest.raises(FileNotFoundError, match=r"no HLS projects in .*: write them with `make hls`"):
         synth.synthesise(tmp_path)
 
 
