@@ -1,11 +1,11 @@
 """Vitis HLS on the written projects: finding it, running it, reading its reports. The tool is a small program."""
 
 import json
-import stat
 import sys
 from pathlib import Path
 
 import pytest
+from vendor_tools import Tools
 
 from hls import __main__ as command
 from hls.vitis import synth
@@ -69,22 +69,6 @@ REPORT = """<profile>
 
 </profile>
 """
-PROGRAM = """#!{python}
-import json, pathlib, sys
-told = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
-if any(word in sys.argv for word in ("-version", "--version")):
-    print(told["version"])
-    sys.exit(0)
-here = pathlib.Path.cwd()
-(here / "arguments.json").write_text(json.dumps(sys.argv[1:]))
-print("***** C/RTL SYNTHESIS *****")
-print(told["says"])
-for path, text in told["files"].get(here.name, {{}}).items():
-    path = here / path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-sys.exit(told["exit"])
-"""
 
 
 def report(name: str, cycles: int, dsp: int, clock: str = "3.608") -> str:
@@ -133,28 +117,21 @@ def out(tmp_path: Path) -> Path:
     return out
 
 
-class Tools:
-    """A folder on the PATH with programs in the tools' places."""
+class Installed(Tools):
+    """Programs that behave like Vitis HLS on the projects of ``out``."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def install(self, name: str, files: dict = FILES, version: str = "v2024.2", says: str = "", code: int = 0) -> None:
-        program = self.folder / name
-        program.write_text(PROGRAM.format(python=sys.executable))
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
-        told = {"version": f"{name} {version} (64-bit)", "files": files, "says": says, "exit": code}
-        program.with_suffix(".json").write_text(json.dumps(told))
+    def vitis(self, name: str, files: dict[str, dict[str, str]] = FILES, version: str = "v2024.2", **told) -> None:
+        self.install(name, {}, version=version, in_folders=files, **told)
 
 
 @pytest.fixture
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
     for tool in (synth.VITIS_RUN, synth.VITIS_HLS):
         monkeypatch.delenv(tool.home, raising=False)
-    return Tools(folder)
+    return Installed(folder)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -162,15 +139,15 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_tool_is_said_exactly(tools: Tools, out: Path):
+def test_a_missing_tool_is_said_exactly(tools: Installed, out: Path):
     with pytest.raises(
         SynthesisError, match=r"(?s)neither vitis-run \(AMD Vitis 2023\.2 to 2025\.2\) nor vitis_hls.*settings64\.sh"
     ):
         synth.synthesise(out)
 
 
-def test_an_unsupported_version_is_refused_with_the_supported_ones(tools: Tools, out: Path):
-    tools.install("vitis_hls", version="v2019.2")
+def test_an_unsupported_version_is_refused_with_the_supported_ones(tools: Installed, out: Path):
+    tools.vitis("vitis_hls", version="v2019.2")
     with pytest.raises(SynthesisError, match=r"is version 2019\.2; supported are 2022\.1"):
         synth.synthesise(out)
 
@@ -184,9 +161,9 @@ def test_an_unsupported_version_is_refused_with_the_supported_ones(tools: Tools,
     ids=["vitis-run", "vitis_hls"],
 )
 def test_every_project_is_synthesised_and_packaged(
-    tools: Tools, out: Path, name: str, version: str, arguments: list[str]
+    tools: Installed, out: Path, name: str, version: str, arguments: list[str]
 ):
-    tools.install(name, version=version)
+    tools.vitis(name, version=version)
     found = synth.synthesise(out)
     assert [top.function for top in found.tops] == ["network_graph1", "network_graph2"]
     for project in ("graph1", "graph2"):
@@ -200,24 +177,24 @@ def test_every_project_is_synthesised_and_packaged(
         }
 
 
-def test_projects_side_by_side_give_the_same(tools: Tools, out: Path):
-    tools.install("vitis-run")
+def test_projects_side_by_side_give_the_same(tools: Installed, out: Path):
+    tools.vitis("vitis-run")
     assert synth.synthesise(out, jobs=2) == synth.read(find_projects(out))
 
 
-def test_a_failure_shows_the_tools_own_error_and_the_log(tools: Tools, out: Path):
-    tools.install("vitis-run", {}, says="ERROR: [HLS 200-70] Pre-synthesis failed.", code=1)
+def test_a_failure_shows_the_tools_own_error_and_the_log(tools: Installed, out: Path):
+    tools.vitis("vitis-run", {}, says="ERROR: [HLS 200-70] Pre-synthesis failed.", code=1)
     with pytest.raises(SynthesisError, match=r"(?s)vitis_hls\.log.*\[HLS 200-70\] Pre-synthesis failed"):
         synth.synthesise(out)
 
 
-def test_a_tool_that_leaves_no_report_is_an_error(tools: Tools, out: Path):
-    tools.install("vitis-run", {})
+def test_a_tool_that_leaves_no_report_is_an_error(tools: Installed, out: Path):
+    tools.vitis("vitis-run", {})
     with pytest.raises(ReportError, match=r"there is no .*network_graph1_csynth\.xml: C synthesis has not ended well"):
         synth.synthesise(out)
 
 
-def test_without_projects_it_says_what_to_run(tmp_path: Path, tools: Tools):
+def test_without_projects_it_says_what_to_run(tmp_path: Path, tools: Installed):
     with pytest.raises(FileNotFoundError, match=r"no HLS projects in .*: write them with `make hls`"):
         synth.synthesise(tmp_path)
 
@@ -263,14 +240,14 @@ def test_layers_are_found_by_the_number_of_their_configuration(out: Path):
     assert layer_names(out / "graph1" / "firmware" / "network_graph1.cpp") == {"3": "stem", "5": "stem_relu"}
 
 
-def test_a_layers_report_is_its_own_and_not_that_of_a_function_within_it(tools: Tools, out: Path):
-    tools.install("vitis-run")
+def test_a_layers_report_is_its_own_and_not_that_of_a_function_within_it(tools: Installed, out: Path):
+    tools.vitis("vitis-run")
     found = synth.synthesise(out)
     assert {name: r.interval for name, r in found.layers.items()} == {"stem": 900, "stem_relu": 260, "last": 700}
 
 
-def test_the_table_has_estimates_and_reports_side_by_side(tools: Tools, out: Path):
-    tools.install("vitis-run")
+def test_the_table_has_estimates_and_reports_side_by_side(tools: Installed, out: Path):
+    tools.vitis("vitis-run")
     text = synth.table(out, synth.synthesise(out))
     lines = {line.split()[0]: line.split()[1:] for line in text.splitlines()}
     assert lines["stem"][:4] == ["850", "900", "8", "10"]
@@ -280,9 +257,9 @@ def test_the_table_has_estimates_and_reports_side_by_side(tools: Tools, out: Pat
 
 @pytest.mark.parametrize(("cycles", "clock", "status"), [(900, "3.6", 0), (1200, "3.6", 1), (900, "5.2", 1)])
 def test_the_commands_status_says_whether_target_and_clock_are_met(
-    tools: Tools, out: Path, monkeypatch: pytest.MonkeyPatch, cycles: int, clock: str, status: int
+    tools: Installed, out: Path, monkeypatch: pytest.MonkeyPatch, cycles: int, clock: str, status: int
 ):
-    tools.install("vitis-run", FILES | {"graph1": reports("network_graph1", {"config3": 900}, cycles, clock)})
+    tools.vitis("vitis-run", FILES | {"graph1": reports("network_graph1", {"config3": 900}, cycles, clock)})
     monkeypatch.setattr(sys, "argv", ["hls", "synth", "--out", str(out)])
     if status:
         with pytest.raises(SystemExit) as end:
@@ -292,7 +269,9 @@ def test_the_commands_status_says_whether_target_and_clock_are_met(
         command.main()
 
 
-def test_the_command_without_the_tool_ends_in_one_clear_line(tools: Tools, out: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_command_without_the_tool_ends_in_one_clear_line(
+    tools: Installed, out: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(sys, "argv", ["hls", "synth", "--out", str(out)])
     with pytest.raises(SystemExit, match=r"error: Vitis HLS was not found"):
         command.main()

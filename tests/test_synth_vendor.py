@@ -1,12 +1,12 @@
 """The vendor flows around the tools: finding them, their versions, their failures, and what is delivered. The tools are small programs."""
 
 import json
-import stat
 import sys
 from pathlib import Path
 
 import pytest
 from vendor_reports import UTILISATION_7SERIES, UTILISATION_ULTRASCALE, timing_summary
+from vendor_tools import Tools
 
 from hw import __main__ as command
 from hw.board import load_board
@@ -21,37 +21,6 @@ VIVADO_FILES = {
     "utilisation.rpt": UTILISATION_ULTRASCALE,
     "timing.rpt": timing_summary("0.100"),
 }
-PROGRAM = """#!{python}
-import json, pathlib, sys
-told = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
-if any(word in sys.argv for word in ("-version", "--version")):
-    print(told["version"])
-    sys.exit(0)
-pathlib.Path("arguments.json").write_text(json.dumps(sys.argv[1:]))
-print(told["says"])
-for name, text in told["files"].items():
-    path = pathlib.Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-sys.exit(told["exit"])
-"""
-
-
-class Tools:
-    """A folder on the PATH with programs in the tools' places."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def install(
-        self, name: str, files: dict[str, str], *, version: str = "v2023.2", says: str = "", code: int = 0
-    ) -> None:
-        """A program that says its version, or writes ``files`` into its working folder and ends with ``code``."""
-        program = self.folder / name
-        program.write_text(PROGRAM.format(python=sys.executable))
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
-        told = {"version": f"{name} {version} (64-bit)\nSW Build 4029153", "says": says, "files": files, "exit": code}
-        program.with_suffix(".json").write_text(json.dumps(told))
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def steps(stage: Stage, sizing: LayerSizing | None = None, depth: int = PIPELINE
 
 def interval(stage: Stage, sizing: LayerSizing | None = None) -> int:
     """Cycles that ``stage`` takes for an image."""
-    return steps(stage, sizing, depth=1).interval
+    return steps(stage, sizing).interval
 
 
 def _pipeline(stage: Stage, initiation: int, depth: int) -> Steps:
