@@ -1,7 +1,8 @@
 """The service over many requests: every answer compared with the golden model, and the memory of its processes watched.
 
 ``make soak-service``: 100,000 requests by 50 closed-loop clients, one in twenty cancelled, one in twenty wrong. It fails unless every
-request has its right answer or status, and the memory after the first fifth grows by less than GROWTH.
+request has its right answer or status, and the memory after the first fifth grows by less than GROWTH. A figure of the memory of each
+process goes to build/reports.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from tritonclient.grpc import service_pb2 as pb
 from driver.golden import GoldenDevice
 from driver.runtime import Npu
 from hw.program import Program
+from hw.sources import BUILD
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+FIGURE = BUILD / "reports" / "service-soak.png"
 GROWTH = 0.05
 """Of the memory from the first fifth of the requests to the end."""
 
@@ -83,10 +86,24 @@ def _request(image: np.ndarray) -> bytes:
     return request.SerializeToString()
 
 
-def memory(pid: int) -> float:
-    """MiB that a process and its children have for themselves."""
+def memory(pid: int) -> list[float]:
+    """MiB that a process and each of its children have for themselves."""
     process = psutil.Process(pid)
-    return float(sum(p.memory_full_info().uss for p in (process, *process.children(recursive=True)))) / 2**20
+    return [p.memory_full_info().uss / 2**20 for p in (process, *process.children(recursive=True))]
+
+
+def draw(requests: list[int], found: list[list[float]], path: Path) -> None:
+    """The memory of each process over the requests."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
+    for number, values in enumerate(zip(*found, strict=True)):
+        axes.plot(requests, values, marker=".", label="service" if number == 0 else f"device {number}")
+    axes.set(xlabel="requests", ylabel="memory of its own, MiB", ylim=(0, None))
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    print(f"figure: {path}")
 
 
 def main() -> int:
@@ -98,7 +115,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    soak, parts = Soak(Program.load(options.program), options.seed), 10
+    soak, parts = Soak(Program.load(options.program), options.seed), 20
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["--program", options.program, "--device", options.device]
         with serving(arguments, Path(folder) / "log") as server, tqdm(total=options.requests, unit="request") as bar:
@@ -107,8 +124,11 @@ def main() -> int:
                 asyncio.run(soak.run(server.address, options.requests // parts, options.clients, bar))
                 found.append(memory(server.pid))
     print("outcomes:", ", ".join(f"{kind} {count}" for kind, count in sorted(soak.found.items())))
-    print(f"MiB after each {options.requests // parts} requests:", " ".join(f"{m:.1f}" for m in found))
-    growth = found[-1] / found[parts // 5 - 1] - 1
+    whole = [sum(processes) for processes in found]
+    print(f"MiB after each {options.requests // parts} requests:", " ".join(f"{m:.1f}" for m in whole))
+    print("the service's own:", " ".join(f"{processes[0]:.1f}" for processes in found))
+    draw([options.requests // parts * (n + 1) for n in range(parts)], found, FIGURE)
+    growth = whole[-1] / whole[parts // 5 - 1] - 1
     print(f"growth after the first fifth: {growth:+.1%} (allowed: {GROWTH:.0%})")
     wrong = any(kind.startswith("WRONG") for kind in soak.found)
     return 1 if wrong or growth > GROWTH else 0
