@@ -87,7 +87,7 @@ def test_bad_input_ends_in_one_clear_line(arguments: list[str], message: str):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["show"], ["compile"], ["csim"], ["patches"]], ids=str)
+@pytest.mark.parametrize("command", [[], ["show"], ["compile"], ["vitis"], ["synth"], ["csim"], ["patches"]], ids=str)
 def test_every_command_has_help(command: list[str]):
     done = hls(*command, "--help")
     assert done.returncode == 0 and "usage: python -m hls" in done.stdout
