@@ -24,7 +24,7 @@ from tritonclient.utils import InferenceServerException
 
 from hw.sources import ROOT
 
-MODEL = "featurizer"
+MODEL, REAL_MODEL = "featurizer", "featurizer_fp32"
 PROGRAM = featurizer(61)
 IMAGES = np.stack([random_image(np.random.default_rng(seed), PROGRAM) for seed in range(5)])
 SUMS = np.stack([feature_sums(featurizer_layers(61), image) for image in IMAGES])
@@ -41,7 +41,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         config = repository / MODEL / "config.pbtxt"
         config.write_text(config.read_text().replace('"board"', '"golden"'))
         PROGRAM.save(repository / MODEL / "1" / "program.npu")
-    explicit = ["--model-control-mode=explicit", f"--load-model={MODEL}"]
+        shutil.copytree(repository / MODEL, repository / REAL_MODEL)
+        (repository / REAL_MODEL / "config.pbtxt").write_text(config.read_text().replace('"UINT8"', '"FP32"'))
+    explicit = ["--model-control-mode=explicit", f"--load-model={MODEL}", f"--load-model={REAL_MODEL}"]
     arguments = ["--models", repositories["quarkwave"], "--device", "golden"]
     with (
         serving(arguments, folder / "quarkwave.log") as ours,
@@ -166,6 +168,30 @@ def test_repository_index(clients: Clients):
 @pytest.mark.parametrize("count", [1, 5])
 def test_infer(clients: Clients, count: int):
     equal_answers(clients, lambda c: c.infer(MODEL, [image_input(IMAGES[:count])], outputs=wanted(*OUTPUTS)), count)
+
+
+def test_infer_of_real_values_is_quantised_alike(clients: Clients):
+    rng = np.random.default_rng(61)
+    images = rng.uniform(-0.25, 1.25, IMAGES.shape).astype(np.float32)
+
+    def infer(c: InferenceServerClient) -> bytes:
+        return (
+            c.infer(REAL_MODEL, [image_input(images, "FP32")], outputs=wanted("feature_sums"))
+            .as_numpy("feature_sums")
+            .tobytes()
+        )
+
+    grid = np.clip(np.rint(images.astype(np.float64) * 2.0**PROGRAM.image_fraction_bits), 0, 255).astype(np.uint8)
+    expected = np.stack([feature_sums(featurizer_layers(61), image) for image in grid])
+    assert same(clients, infer) == expected.tobytes(), "seed 61"
+
+
+def test_what_is_no_number_is_refused_by_both(clients: Clients):
+    images = np.zeros(IMAGES[:1].shape, np.float32)
+    images[0, 1, 2, 0] = np.nan
+    for client in clients.values():
+        with pytest.raises(InferenceServerException, match="NaN or an infinity"):
+            client.infer(REAL_MODEL, [image_input(images, "FP32")])
 
 
 def test_infer_without_named_outputs_gives_all_of_them(clients: Clients):
