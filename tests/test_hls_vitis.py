@@ -193,6 +193,12 @@ def test_a_folder_without_a_project_is_refused(tmp_path: Path):
         CSimulation(tmp_path)
 
 
+def test_a_machine_without_a_compiler_is_told(simulation, graph, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SimulationError, match=r"needs g\+\+"):
+        CSimulation(Path(graph.config.get_output_dir()))
+
+
 def test_a_source_of_another_layout_is_refused(simulation, graph, tmp_path: Path):
     (tmp_path / "firmware").mkdir()
     project = Path(graph.config.get_output_dir())
