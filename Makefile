@@ -113,7 +113,7 @@ RESNET50 := build/resnet50-net
 MINUTES  ?= 13 25 6 5
 GROW      = $(BIN)/python -m quantize $(1) --framework torch --jets $(RESNET50)/jets --float-epochs $(or $(EPOCHS),1) --minutes $(word $(2),$(MINUTES))
 FULL      = --out $(RESNET50) --width 64 --size 224 --float-rate 1e-5 --finetune-rate 5e-6 --batch 16 --seed 13 \
-	--validation-jets 200 --calibration-jets 64 --classifier-jets 600 --test-jets 800
+	--validation-jets 200 --calibration-jets 64 --classifier-jets 600 --classifier-epochs 100 --test-jets 500
 
 train-resnet50: $(VENV)/.installed  ## Train the full ResNet-50 at 224x224 in PyTorch, grown from a narrow one (MINUTES="13 25 6 5" of its four steps)
 	test -e $(RESNET50)/jets/train.h5 || $(BIN)/python -m quantize jets --jets 150000 --out $(RESNET50)/jets

@@ -74,6 +74,7 @@ def _workshop(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # a
         plan,
         float_schedule=_schedule(plan.float_schedule, options, "float"),
         finetune_schedule=_schedule(plan.finetune_schedule, options, "finetune"),
+        classifier_schedule=replace(plan.classifier_schedule, epochs=options.classifier_epochs),
     )
     if options.framework == "keras":
         return Workshop(options.out, plan, options.jets)
@@ -256,6 +257,7 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--float-rate", type=float, help="peak learning rate of float training")
         step.add_argument("--finetune-epochs", type=int, help="epochs of quantised fine-tuning")
         step.add_argument("--finetune-rate", type=float, help="peak learning rate of quantised fine-tuning")
+        step.add_argument("--classifier-epochs", type=int, default=10, help="epochs of the classifier's last fit")
         step.add_argument("--batch", type=int, help="jets in a batch")
         step.add_argument("--seed", type=int, help="of initial weights and batches")
         for sample in SAMPLES:

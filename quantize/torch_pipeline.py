@@ -19,7 +19,7 @@ from quantize.classifier import Classifier
 from quantize.float_network import FloatNetwork
 from quantize.images import jet_planes
 from quantize.pipeline import CALIBRATED, FINETUNED, FLOAT, Plan, Workshop
-from quantize.torch_network import Folded, Quantised, Tagger, Trainable, network_input
+from quantize.torch_network import Featurizer, Folded, Quantised, Tagger, Trainable, network_input
 from quantize.widen import widen
 
 STATISTICS_JETS = 256
@@ -94,11 +94,23 @@ class TorchWorkshop(Workshop):
 
     def float_features(self, network: FloatNetwork, planes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features of a float network, float32 [n, features]."""
-        return torch_train.features(Folded(network.config, network.weights).to(self.device), planes)
+        return self._kept_features(Folded(network.config, network.weights), planes)
 
     def features(self, network: checkpoint.QuantisedNetwork, planes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features of a quantised network, float32 [n, features]: QKeras's and the NPU's, integer by integer."""
-        return torch_train.features(Quantised.of(network).to(self.device), planes)
+        return self._kept_features(Quantised.of(network), planes)
+
+    def _kept_features(self, featurizer: Featurizer, planes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute features once: they stay in features/, named after what they are features of."""
+        key = zlib.crc32(planes.tobytes(), zlib.crc32(type(featurizer).__name__.encode()))
+        for tensor in featurizer.state_dict().values():
+            key = zlib.crc32(tensor.numpy().tobytes(), key)
+        path = self.folder / "features" / f"{key:08x}.npy"
+        if not path.is_file():
+            values = torch_train.features(featurizer.to(self.device), planes)
+            with dataset.written_whole(path) as temporary:
+                np.save(temporary, values)
+        return np.load(path)
 
     def _jets(self, split: str, limit: int | None) -> dataset.Jets:
         return dataset.read(self.jets / f"{split}.h5", limit)
