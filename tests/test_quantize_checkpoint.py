@@ -137,3 +137,12 @@ def test_float32_holds_every_accumulator_of_the_network_that_ships():
             shift = accumulators[conv.name] - min(network.fractions.activations.values())
             bound += largest_activation << shift
         assert bound < 2**24, conv.name
+
+
+def test_the_full_network_that_ships_is_resnet_50_and_says_what_it_reached():
+    path = checkpoint.DEMO.with_name("resnet50.npz")
+    shipped = checkpoint.load(path)
+    assert shipped.network.config == resnet.ResNetConfig() and path.stat().st_size < 25e6
+    assert sum(kernel.size for kernel in shipped.network.kernels.values()) == 23_454_912
+    assert shipped.provenance["test"]["refit"]["auc"]["value"] > 0.95
+    assert shipped.provenance["float"]["start"]["start"]["curve"] and shipped.provenance["jets"]["recipe"]
