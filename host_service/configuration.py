@@ -49,7 +49,7 @@ class Models:
 
 @dataclass(frozen=True)
 class Devices:
-    """``count`` devices named ``name``, each in a process of its own; ``board``: the array's configuration where no model says it."""
+    """``count`` devices named ``name``, each in a process of its own; a name that is several NPUs is one device."""
 
     name: str = "golden"
     count: int = 1
