@@ -1,6 +1,8 @@
 """Training in PyTorch, and the chain of commands that uses it."""
 
+import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,11 +77,14 @@ def test_more_epochs_take_a_finished_training_further(tmp_path):
     assert len(more.curve) > len(once.curve) + 2 and "val_auc" in more.curve[-1]
 
 
-def test_the_time_that_is_given_ends_a_training_with_a_falling_rate(tmp_path):
+def test_the_time_that_is_given_ends_a_training_with_a_falling_rate(tmp_path, monkeypatch):
+    clock = itertools.count(step=0.01)  # seconds; asked twice a batch
+    monkeypatch.setattr(torch_train, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     jets = learnable_jets(64, 1)
     progress = torch_train.fit(tagger(), jets, jets, Schedule(1_000_000, 16, 1e-3), tmp_path, minutes=0.02)
     rates = [record["rate"] for record in progress.curve if "rate" in record]
-    assert progress.images < 64e6 and rates[-1] < 0.1 * max(rates) and "val_auc" in progress.curve[-1]
+    assert progress.images == 16 * 60 and progress.seconds == pytest.approx(1.2, abs=0.02)
+    assert max(rates) > 0.9e-3 and rates[-1] == 0 and "val_auc" in progress.curve[-1]
 
 
 def test_other_checkpoints_are_refused_in_one_sentence(tmp_path):
