@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from driver.runtime import TIMEOUT, Npu
 from host_service import tensorflow_serving
 from host_service.access import Access
+from host_service.allocator import give_back
 from host_service.configuration import Configuration, Limits, Server, Tls
 from host_service.device_process import DeviceProcess
 from host_service.models import Model
@@ -28,6 +29,8 @@ from hw.program import Program, ProgramError
 from quantize.classifier import Classifier, load_classifier
 
 LOG = logging.getLogger(__name__)
+TIDY_SECONDS = 30.0
+"""How often free memory goes back to the kernel."""
 GRACE = 60.0
 """Seconds that running requests get to finish when the service stops."""
 
@@ -179,6 +182,15 @@ def _any_program(repository: Path | None) -> Program:
     raise ProgramError(f"there is no program in the model repository {repository}: put one at <model>/1/program.npu")
 
 
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Whether ``event`` is set ``seconds`` from now at the latest; returns as soon as it is."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except asyncio.TimeoutError:
+        return False
+    return True
+
+
 async def serve_until_stopped(configuration: Configuration) -> None:
     """Serve until SIGTERM or ctrl-C, then finish what runs."""
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
@@ -192,7 +204,8 @@ async def serve_until_stopped(configuration: Configuration) -> None:
         print(f"serving {names} on {server.host}:{port}", flush=True)
         if service.http_port >= 0:
             print(f"page and metrics on http://{server.host}:{service.http_port}", flush=True)
-        await stopped.wait()
+        while not await _set_within(stopped, TIDY_SECONDS):
+            give_back()
         print("stopping: finishing the requests that run", flush=True)
     finally:
         await service.stop(server.grace)
