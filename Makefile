@@ -9,8 +9,6 @@ EVALUATION_JETS ?= 3000
 N      ?= 30000
 MODEL ?= demo
 CHECKPOINT = $(or $(wildcard quantize/trained/$(MODEL).npz),$(MODEL))
-# ResNet-50 without trained weights is made with random ones, as the benchmarks make it.
-HLS_CHECKPOINT = $(if $(filter resnet50,$(CHECKPOINT)),$$($(BIN)/python benchmarks/workload.py),$(CHECKPOINT))
 NAME       = $(basename $(notdir $(CHECKPOINT)))
 ARGS   ?=
 JOBS   ?= 2
@@ -30,7 +28,6 @@ help:  ## List the targets
 # Set-up: one virtual environment with everything; only Python, g++ and make come from the system
 # ---------------------------------------------------------------------------------------------------------------------
 
-# PyTorch by pip, which takes a build for the CPU alone where pip's configuration offers one; PyPI's brings CUDA's libraries.
 $(VENV)/.installed: pyproject.toml
 	@command -v $(PYTHON) g++ make >/dev/null || { \
 	  echo "Needs Python 3.11, g++ and make. On Debian 12: apt-get install python3.11-venv g++ make"; exit 1; }
@@ -38,13 +35,13 @@ $(VENV)/.installed: pyproject.toml
 	  echo "$(PYTHON) cannot make virtual environments. On Debian 12: apt-get install python3.11-venv"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[torch]'
 	$(BIN)/uv pip install --system-certs --python $(BIN)/python --editable '.[all]'
 	@touch $@
 
 setup: $(VENV)/.installed  ## Make the virtual environment (the other targets do it when needed)
 
-# PyTorch by itself, for what trains in it and for the tests: on Linux it brings several GB of CUDA libraries, which no other target should wait for.
+# PyTorch by itself, for what trains in it and for the tests: PyPI's build brings gigabytes of CUDA libraries, which no other target should
+# wait for. By pip, which takes a build for the CPU alone where its configuration offers one.
 $(VENV)/.torch: $(VENV)/.installed
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --editable '.[torch]'
 	@touch $@
@@ -68,11 +65,11 @@ resnet50-ladder: $(VENV)/.installed  ## ResNet-50: eager QKeras and hls4ml's C s
 	$(BIN)/python benchmarks/resnet50_ladder.py --images 4 --csim 1
 
 hls: $(VENV)/.installed  ## hls4ml's Vitis HLS projects of MODEL (demo, resnet50, net.npz), sized for PART and TARGET_MS; report
-	$(BIN)/python -m hls vitis --checkpoint $(HLS_CHECKPOINT) --out build/hls/$(NAME) $(if $(PART),--part $(PART)) \
+	$(BIN)/python -m hls vitis --checkpoint $(CHECKPOINT) --out build/hls/$(NAME) $(if $(PART),--part $(PART)) \
 	  $(if $(TARGET_MS),--target-ms $(TARGET_MS)) $(ARGS)
 
 hls-csim: $(VENV)/.installed  ## The C simulation of what `make hls` wrote for MODEL against the golden model (resnet50: 10 minutes)
-	$(BIN)/python -m hls csim --checkpoint $(HLS_CHECKPOINT) --projects build/hls/$(NAME) \
+	$(BIN)/python -m hls csim --checkpoint $(CHECKPOINT) --projects build/hls/$(NAME) \
 	  --build build/csim/$(NAME) --images $(or $(IMAGES),$(if $(filter resnet50,$(NAME)),1,2))
 
 hls-synth: $(VENV)/.installed  ## Vitis HLS on what `make hls` wrote for MODEL, its reports beside the estimates (BOARD=zcu104: bitstream)
@@ -98,7 +95,7 @@ evaluate-demo: $(VENV)/.installed  ## AUC of the demo's network on jets it never
 	$(BIN)/python -m quantize jets --seed 7100 --jets $(EVALUATION_JETS) --split 0 0 1 --out build/evaluation-jets-$(EVALUATION_JETS)
 	$(BIN)/python -m quantize evaluate --jets build/evaluation-jets-$(EVALUATION_JETS)/test.h5
 
-physics: $(VENV)/.installed  ## The paper's Table 1 and Fig. 4 for the stages in WORKSHOP (build/demo-net), and boosted trees (ARGS="--rtl 20")
+physics: $(VENV)/.torch  ## The paper's Table 1 and Fig. 4 for the stages in WORKSHOP (build/demo-net), and boosted trees (ARGS="--rtl 20")
 	$(BIN)/python benchmarks/physics.py $(if $(WORKSHOP),--workshop $(WORKSHOP)) $(ARGS)
 
 neutrinos: $(VENV)/.installed  ## Transfer learning on toy neutrino events: the demo's featurizer, a new classifier of five classes
@@ -115,7 +112,7 @@ GROW      = $(BIN)/python -m quantize $(1) --framework torch --jets $(RESNET50)/
 FULL      = --out $(RESNET50) --width 64 --size 224 --float-rate 1e-5 --finetune-rate 5e-6 --batch 16 --seed 13 \
 	--validation-jets 200 --calibration-jets 64 --classifier-jets 600 --classifier-epochs 100 --test-jets 500
 
-train-resnet50: $(VENV)/.installed  ## Train the full ResNet-50 at 224x224 in PyTorch, grown from a narrow one (MINUTES="13 25 6 5" of its four steps)
+train-resnet50: $(VENV)/.torch  ## Train the full ResNet-50 at 224x224 in PyTorch, grown from a narrow one (MINUTES="13 25 6 5" of its four steps)
 	test -e $(RESNET50)/jets/train.h5 || $(BIN)/python -m quantize jets --jets 150000 --out $(RESNET50)/jets
 	test -f build/demo-net/float.npz || $(BIN)/python -m quantize train --out build/demo-net --jets $(RESNET50)/jets
 	$(call GROW,train,1) --start build/demo-net/float.npz --out $(RESNET50)/w16-128 --width 16 --size 128 --float-rate 1e-3 --batch 64 --seed 11

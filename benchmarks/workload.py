@@ -98,7 +98,3 @@ def _digest(sources: Iterable[Path], text: str = "") -> str:
     for path in sorted(sources):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-if __name__ == "__main__":
-    print(network_file())

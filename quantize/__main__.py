@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from quantize.dataset import SPLITS
@@ -78,6 +79,8 @@ def _workshop(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # a
     )
     if options.framework == "keras":
         return Workshop(options.out, plan, options.jets)
+    if not find_spec("torch"):
+        raise ValueError("--framework torch needs PyTorch: pip install 'quarkwave[torch]'")
     from quantize.torch_pipeline import Door, TorchWorkshop
 
     door = Door(options.start, options.noise, options.batch_norm == "yes", options.minutes, options.device)
