@@ -162,7 +162,7 @@ def _imagenet(options: argparse.Namespace) -> None:
     size, classifier = network.config.size, network.classifier
     folder = imagenet.labelled_folder(options.evaluation, classes, len(classifier.classes))
     sample = imagenet.pictures_below(options.calibration, options.calibration_pictures)
-    quantised = quantise(network, imagenet.read_pictures(sample, size))
+    quantised = quantise(network, imagenet.read_pictures(sample, size)).network
     reached = {}
     for name, model in (("float", network.to_keras()), ("quantised", checkpoint.to_keras(quantised))):
         reached[name] = imagenet.measure(folder, partial(train.compute, model), classifier, size)

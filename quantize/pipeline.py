@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tensorflow import keras
 
 from quantize import checkpoint, dataset, float_network, head, resnet, train
-from quantize.calibrate import calibrate
+from quantize.calibrate import candidates
 from quantize.classifier import Classifier
 from quantize.evaluate import evaluate
 from quantize.float_network import FloatNetwork
@@ -108,11 +108,17 @@ class Workshop:
         return network, network.classifier
 
     def calibrate(self) -> None:
-        """Quantise the folded network with the best power-of-two scales, into calibrated.npz."""
+        """Quantise the folded network with the power-of-two scales that suit it best, into calibrated.npz."""
         network, classifier = self.load_float()
         planes = self.images("train", self.plan.calibration_jets).planes
-        quantised = quantise(network, np.repeat(planes[..., None], CHANNELS, axis=-1))
-        checkpoint.save(self.folder / CALIBRATED, checkpoint.Checkpoint(quantised, classifier, {"stage": "calibrated"}))
+        found = quantise(
+            network,
+            np.repeat(planes[..., None], CHANNELS, axis=-1),
+            lambda network: self.float_features(network, planes),
+            lambda network: self.features(network, planes),
+        )
+        provenance = {"stage": "calibrated", "errors": found.errors}
+        checkpoint.save(self.folder / CALIBRATED, checkpoint.Checkpoint(found.network, classifier, provenance))
 
     def finetune(self) -> None:
         """Fine-tune the quantised network together with its classifier, into finetuned.npz."""
@@ -188,12 +194,43 @@ class Workshop:
         return self.folder / steps[-1][0]
 
 
-def quantise(network: FloatNetwork, images: NDArray[np.uint8]) -> checkpoint.QuantisedNetwork:
-    """Return the float network in integers, with the binary points that suit sample images uint8 [n, size, size, channels]."""
-    fractions = calibrate(network.config, network.weights, images)
-    model = resnet.quantised(network.config, fractions)
-    set_weights(model, network.weights)
-    return checkpoint.to_integers(network.config, fractions, model)
+@dataclass(frozen=True)
+class Quantisation:
+    """A float network in integers. errors: of its features, by the power of the rounding errors that chose the binary points."""
+
+    network: checkpoint.QuantisedNetwork
+    errors: dict[float, float]
+
+
+def quantise(
+    network: FloatNetwork,
+    images: NDArray[np.uint8],
+    float_features: Callable[[FloatNetwork], NDArray] | None = None,
+    features: Callable[[checkpoint.QuantisedNetwork], NDArray] | None = None,
+) -> Quantisation:
+    """Return the float network in integers, with the binary points whose features are nearest to the float network's.
+
+    images: uint8 [n, size, size, channels], a sample of what it will see. float_features, features: what computes the features of
+    that sample, [n, features]; Keras if not given. An error is the features' squared error over their variance.
+    """
+    wanted = float_features(network) if float_features else _features(network.to_keras(), images)
+    spread = np.square(wanted - wanted.mean(axis=0)).sum() or 1.0
+    made, errors = {}, {}
+    for power, fractions in candidates(network.config, network.weights, images).items():
+        model = resnet.quantised(network.config, fractions)
+        set_weights(model, network.weights)
+        made[power] = checkpoint.to_integers(network.config, fractions, model)
+        found = features(made[power]) if features else _features(model, images)
+        errors[power] = float(np.square(found - wanted).sum() / spread)
+        print(
+            f"binary points by errors to the power of {power:g}: features off by {errors[power]:.2%} of their variance"
+        )
+    return Quantisation(made[min(errors, key=lambda power: errors[power])], errors)
+
+
+def _features(model: keras.Model, images: NDArray[np.uint8], batch: int = 32) -> NDArray[np.float32]:
+    inputs = (images[i : i + batch].astype(np.float32) / 2**resnet.INPUT_FRACTION for i in range(0, len(images), batch))
+    return np.concatenate([train.compute(model, x) for x in inputs])
 
 
 def tag(trained: checkpoint.Checkpoint, images: train.LabelledImages) -> np.ndarray:

@@ -36,7 +36,7 @@ def workshop(tmp_path_factory):
     }
     network = float_network.FloatNetwork(CONFIG, weights, random_classifier(SEED))
     float_network.save(folder / "float.npz", network)
-    quantised = quantise(network, rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8))
+    quantised = quantise(network, rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)).network
     for name, seed in (("calibrated", SEED), ("finetuned", SEED + 1), ("network", SEED + 2)):
         checkpoint.save(folder / f"{name}.npz", checkpoint.Checkpoint(quantised, random_classifier(seed)))
     for seed, (split, count) in enumerate({"train": 60, "test": 40}.items()):
