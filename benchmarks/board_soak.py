@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,6 +118,8 @@ class Soak:
             if not np.array_equal(result.result, self._answers[which]):
                 raise SoakError(f"image {number} has a wrong answer, and no error, with {kind}")
             self.tally.right += 1
+        except CancelledError:  # a restart cancels an image that the runtime had not begun
+            self.tally.errors["cancelled before it began"] += 1
         except DeviceError as error:
             self.tally.errors[str(error).partition(" at layer")[0].partition(":")[0]] += 1
         self._board.inject()
