@@ -64,7 +64,7 @@ class Dispatcher(Protocol):
 
 
 class Lane:
-    """The device behind ``runner``; reports to ``dispatcher``. ``timeout``: seconds for an image."""
+    """The device behind ``runner``; reports to ``dispatcher``."""
 
     def __init__(self, number: int, runner: Runner, dispatcher: Dispatcher, timeout: float) -> None:
         self.number = number
@@ -84,8 +84,9 @@ class Lane:
         self.busy_seconds = 0.0
         self.counters = dict.fromkeys(COUNTERS, 0)
         """Sums of the NPU's counters over all images."""
+        self.timeout = timeout
+        """Seconds for an image."""
         self._dispatcher = dispatcher
-        self._timeout = timeout
         self._watch: asyncio.TimerHandle | None = None
         self._since = 0.0
         """Since when the oldest image has been the oldest, by the event loop's clock."""
@@ -185,14 +186,14 @@ class Lane:
     @property
     def _patience(self) -> float:
         """Seconds for an image; several NPUs are a pool, which tries it several times."""
-        return self._timeout * (ATTEMPTS if self.runner.npus > 1 else 1) + GRACE
+        return self.timeout * (ATTEMPTS if self.runner.npus > 1 else 1) + GRACE
 
     def _gone(self, error: DeviceError) -> None:
         if self.state == "ready":
             self._fail(next(iter(self.running), None), error)
 
     def _hangs(self) -> None:
-        text = f"the {self.runner.kind} device hangs: no answer within {self._timeout:g} s"
+        text = f"the {self.runner.kind} device hangs: no answer within {self.timeout:g} s"
         self._fail(next(iter(self.running)), DeviceTimeoutError(text))
 
     # Failing and coming back -----------------------------------------------------------------------------------------

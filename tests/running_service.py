@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +18,13 @@ from driver.device import Device
 from driver.golden import GoldenDevice
 from driver.runtime import Npu
 from host_service.configuration import Configuration, configuration_of
+from host_service.device_process import DeviceProcess
 from host_service.server import Service
 from hw.program import Program
 from quantize.classifier import Classifier
+
+WAIT = 120.0
+"""Seconds after which something that should have happened is given up; a busy machine may take long."""
 
 
 @dataclass
@@ -42,7 +49,7 @@ def serving(make: Callable[[], Any], http: bool = False) -> Iterator[Running]:
     thread.start()
 
     def call(coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(120)
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(WAIT)
 
     try:
         service = call(make())
@@ -77,6 +84,35 @@ def running_configuration(folder, http: bool = False, **values: Any) -> Iterator
     configuration: Configuration = configuration_of(values, folder)
     with serving(lambda: Service.of(configuration), http) as running:
         yield running
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait until ``condition()`` holds."""
+    deadline = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen within {WAIT:g} s: {what}"
+        time.sleep(0.02)
+
+
+def device_process(running: Running, number: int = 0) -> DeviceProcess:
+    """Device ``number`` of the service, which runs in a process of its own."""
+    runner = running.service.scheduler.lanes[number].runner
+    assert isinstance(runner, DeviceProcess)
+    return runner
+
+
+@contextmanager
+def devices_held(running: Running) -> Iterator[None]:
+    """Meanwhile the devices' processes stand still: they take images, up to their number, and finish none."""
+    pids = [device_process(running, number).pid for number in range(len(running.service.scheduler.lanes))]
+    for pid in pids:
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def random_classifier(seed: int, features: int, hidden: int = 16) -> Classifier:

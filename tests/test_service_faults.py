@@ -14,19 +14,18 @@ import grpc
 import numpy as np
 import pytest
 from random_networks import SIZE, feature_sums, featurizer, featurizer_layers, random_image
-from running_service import Running, running_configuration
+from running_service import WAIT, Running, device_process, devices_held, running_configuration, until
 from tritonclient.grpc import InferenceServerClient, InferResult
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
-from host_service.device_process import DeviceProcess
+from host_service.lane import AHEAD
 
 SEED = 81
 PROGRAM = featurizer(SEED)
 IMAGES = [random_image(np.random.default_rng(SEED + n), PROGRAM) for n in range(8)]
 SUMS = [feature_sums(featurizer_layers(SEED), image) for image in IMAGES]
 OK = grpc.StatusCode.OK
-WAIT = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def golden(folder: Path) -> Iterator[Running]:
     """Two devices, each in a process of its own."""
     with running_configuration(
-        folder, models={"program": "net.npu"}, devices=[{"name": "golden", "count": 2, "timeout": 5.0}]
+        folder, models={"program": "net.npu"}, devices=[{"name": "golden", "count": 2, "timeout": 60.0}]
     ) as running:
         yield running
 
@@ -81,13 +80,6 @@ def load(running: Running, count: int, meanwhile) -> Counter:
     return found
 
 
-def until(condition, what: str) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
 def lanes(running: Running):
     return running.service.scheduler.lanes
 
@@ -97,9 +89,14 @@ def healthy(running: Running) -> bool:
 
 
 def pid(running: Running, number: int) -> int | None:
-    runner = lanes(running)[number].runner
-    assert isinstance(runner, DeviceProcess)
-    return runner.pid
+    return device_process(running, number).pid
+
+
+def restart(running: Running, number: int) -> None:
+    """Kill a device's process and wait until another one is in its place."""
+    victim = pid(running, number)
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: healthy(running) and pid(running, number) != victim, "the device comes back")
 
 
 # Devices -------------------------------------------------------------------------------------------------------------
@@ -116,12 +113,21 @@ def test_a_killed_device_loses_no_request_and_comes_back(golden: Running):
 
 
 def test_a_hanging_device_loses_no_request_and_comes_back(golden: Running, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("host_service.lane.GRACE", 0.5)
     until(lambda: healthy(golden), "both devices work")
-    victim = pid(golden, 1)
-    assert load(golden, 400, lambda: os.kill(victim, signal.SIGSTOP)) == {"right": 400}
+    lane, patience = lanes(golden)[1], lanes(golden)[1].timeout
+    restart(golden, 1)  # nothing of the load before is watched over any more
+    before, victim = lane.faults, pid(golden, 1)
+    monkeypatch.setattr("host_service.lane.GRACE", 1.0)
+    monkeypatch.setattr(lane, "timeout", 0.0)  # of the one that will hang, no other
+    os.kill(victim, signal.SIGSTOP)
+
+    def noticed() -> None:
+        until(lambda: lane.faults > before, "the device is found to hang")
+        monkeypatch.setattr(lane, "timeout", patience)
+
+    assert load(golden, 400, noticed) == {"right": 400}
     until(lambda: healthy(golden) and pid(golden, 1) != victim, "the device comes back")
-    assert "hangs" in str(lanes(golden)[1].error)
+    assert "hangs" in str(lane.error)
 
 
 def test_all_devices_killed_at_once_lose_no_request(golden: Running):
@@ -133,17 +139,22 @@ def test_all_devices_killed_at_once_lose_no_request(golden: Running):
 
 def test_a_device_that_dies_without_work_is_brought_back_too(golden: Running):
     until(lambda: healthy(golden), "both devices work")
-    victim = pid(golden, 0)
-    os.kill(victim, signal.SIGKILL)
-    until(lambda: healthy(golden) and pid(golden, 0) != victim, "the device comes back")
+    restart(golden, 0)
 
 
 def test_devices_share_the_work(golden: Running):
     until(lambda: healthy(golden), "both devices work")
     before = [lane.images for lane in lanes(golden)]
-    assert load(golden, 200, lambda: None) == {"right": 200}
+    with grpc.insecure_channel(golden.address) as channel:
+        with devices_held(golden):
+            calls = [
+                rpc.GRPCInferenceServiceStub(channel).ModelInfer.future(request(n), timeout=WAIT) for n in range(20)
+            ]
+            until(lambda: golden.service.scheduler.waiting == 20 - 2 * AHEAD, "what no device has room for waits")
+            assert [len(lane.running) for lane in lanes(golden)] == [AHEAD, AHEAD]
+        assert [outcome(number, call) for number, call in enumerate(calls)] == ["right"] * 20
     shares = [lane.images - images for lane, images in zip(lanes(golden), before, strict=True)]
-    assert sum(shares) == 200 and min(shares) > 20
+    assert sum(shares) == 20 and min(shares) >= AHEAD
 
 
 def test_no_process_is_left_behind(folder: Path):
@@ -177,74 +188,108 @@ def test_models_loaded_and_unloaded_under_load_leave_every_answer_right(tmp_path
 # Callers -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def slow(folder: Path) -> Iterator[Running]:
-    """One device of 50 ms an image, and room for 64 images."""
+@pytest.fixture(scope="module")
+def single(folder: Path) -> Iterator[Running]:
+    """One device, and room for 64 images."""
     with running_configuration(
-        folder, models={"program": "net.npu"}, devices=[{"name": "timed:50ms"}], limits={"queue": 64}
+        folder, models={"program": "net.npu"}, devices=[{"name": "golden"}], limits={"queue": 64}
     ) as running:
         yield running
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(slow: Running):
-    with grpc.insecure_channel(slow.address) as channel:
+def images_since(running: Running, before: int) -> int:
+    return lanes(running)[0].images - before
+
+
+def waiting(running: Running) -> int:
+    return running.service.scheduler.waiting
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(single: Running):
+    before = single.service.scheduler.refused
+    with grpc.insecure_channel(single.address) as channel:
         stub = rpc.GRPCInferenceServiceStub(channel)
-        first = [stub.ModelInfer.future(request(n, batch=16), timeout=WAIT) for n in range(4)]
-        until(lambda: slow.service.scheduler.waiting > 50, "the queue fills")
-        refused = stub.ModelInfer.future(request(0, batch=32), timeout=WAIT)
-        assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "the queue holds 64: send these 32 again in" in refused.details()
-        assert int(dict(refused.trailing_metadata())["grpc-retry-pushback-ms"]) > 100
-        assert not any(call.done() for call in first[1:])
+        with devices_held(single):
+            first = [stub.ModelInfer.future(request(n, batch=16), timeout=WAIT) for n in range(4)]
+            until(lambda: waiting(single) == 64 - AHEAD, "the queue fills")
+            refused = stub.ModelInfer.future(request(0, batch=32), timeout=WAIT)
+            assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert f"{64 - AHEAD} images wait and the queue holds 64: send these 32 again in" in refused.details()
+            assert int(dict(refused.trailing_metadata())["grpc-retry-pushback-ms"]) >= 1
+            assert not any(call.done() for call in first)
         assert [call.code() for call in first] == [OK] * 4
-    assert slow.service.scheduler.refused == 32
+    assert single.service.scheduler.refused == before + 32
 
 
-def test_cancelled_requests_never_reach_the_device(slow: Running):
-    with grpc.insecure_channel(slow.address) as channel:
+def test_cancelled_requests_never_reach_the_device(single: Running):
+    before = lanes(single)[0].images
+    with grpc.insecure_channel(single.address) as channel:
         stub = rpc.GRPCInferenceServiceStub(channel)
-        calls = [stub.ModelInfer.future(request(n), timeout=WAIT) for n in range(40)]
-        until(lambda: slow.service.scheduler.waiting > 30, "the queue fills")
-        for call in calls[8:]:
-            call.cancel()
-        assert [call.code() for call in calls[:8]] == [OK] * 8
-        until(lambda: slow.service.scheduler.waiting == 0, "the cancelled ones are gone")
-        assert stub.ModelInfer(request(0), timeout=WAIT)
-    assert lanes(slow)[0].images <= 30
+        with devices_held(single):
+            stay = [stub.ModelInfer.future(request(n), timeout=WAIT) for n in range(8)]
+            until(lambda: waiting(single) == 8 - AHEAD, "a few wait")
+            leave = [stub.ModelInfer.future(request(n), timeout=WAIT) for n in range(32)]
+            until(lambda: waiting(single) == 40 - AHEAD, "the queue fills")
+            for call in leave:
+                call.cancel()
+            until(lambda: waiting(single) == 8 - AHEAD, "the cancelled ones are gone")
+        assert [outcome(number, call) for number, call in enumerate(stay)] == ["right"] * 8
+    assert images_since(single, before) == 8
 
 
-@pytest.mark.parametrize("how", ["deadline of the call", "timeout of the request"])
-def test_expired_requests_never_reach_the_device(slow: Running, how: str):
-    with grpc.insecure_channel(slow.address) as channel:
+def test_requests_whose_time_is_over_never_reach_the_device(single: Running):
+    before, dropped = lanes(single)[0].images, single.service.scheduler.dropped
+    with grpc.insecure_channel(single.address) as channel:
         stub = rpc.GRPCInferenceServiceStub(channel)
-        first = [stub.ModelInfer.future(request(n, batch=10), timeout=WAIT) for n in range(6)]
-        until(lambda: slow.service.scheduler.waiting > 50, "the queue fills")
-        late = request(0)
-        late.parameters["timeout"].int64_param = 200_000 if "request" in how else 0
-        call = stub.ModelInfer.future(late, timeout=0.2 if "call" in how else WAIT)
-        assert call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        assert [c.code() for c in first] == [OK] * 6
-    assert lanes(slow)[0].images == 60
+        with devices_held(single):
+            first = [stub.ModelInfer.future(request(n, batch=10), timeout=WAIT) for n in range(6)]
+            until(lambda: waiting(single) == 60 - AHEAD, "the queue fills")
+            late = request(0)
+            late.parameters["timeout"].int64_param = 200_000
+            call = stub.ModelInfer.future(late, timeout=WAIT)
+            assert call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            assert "before a device could answer it" in call.details()
+            assert single.service.scheduler.dropped == dropped + 1
+        assert [call.code() for call in first] == [OK] * 6
+    assert images_since(single, before) == 60
 
 
-def test_clients_that_vanish_leave_nothing_behind(slow: Running, tmp_path: Path):
+def test_calls_whose_deadline_is_over_never_reach_the_device(single: Running):
+    before = lanes(single)[0].images
+    with grpc.insecure_channel(single.address) as channel:
+        stub = rpc.GRPCInferenceServiceStub(channel)
+        with devices_held(single):
+            first = [stub.ModelInfer.future(request(n, batch=10), timeout=WAIT) for n in range(6)]
+            until(lambda: waiting(single) == 60 - AHEAD, "the queue fills")
+            late = stub.ModelInfer.future(request(0), timeout=1.0)
+            until(lambda: waiting(single) == 61 - AHEAD or late.done(), "it waits too")
+            assert late.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            until(lambda: waiting(single) == 60 - AHEAD, "it waits no longer")
+        assert [call.code() for call in first] == [OK] * 6
+    assert images_since(single, before) == 60
+
+
+def test_clients_that_vanish_leave_nothing_behind(single: Running, tmp_path: Path):
     """A client process is killed in the middle of its requests."""
+    before = lanes(single)[0].images
     code = (
         "import grpc, sys, time; channel = grpc.insecure_channel(sys.argv[1]);"
         "call = channel.unary_unary('/inference.GRPCInferenceService/ModelInfer');"
         "data = open(sys.argv[2], 'rb').read(); calls = [call.future(data) for _ in range(50)];"
-        "print('sent', flush=True); time.sleep(60)"
+        "print('sent', flush=True); time.sleep(600)"
     )
     (tmp_path / "request").write_bytes(request(0).SerializeToString())
-    client = subprocess.Popen([sys.executable, "-c", code, slow.address, tmp_path / "request"], stdout=subprocess.PIPE)
-    with client:
+    client = subprocess.Popen(
+        [sys.executable, "-c", code, single.address, tmp_path / "request"], stdout=subprocess.PIPE
+    )
+    with client, devices_held(single):
         assert client.stdout and client.stdout.readline()
-        until(lambda: slow.service.scheduler.waiting > 30, "the queue fills")
+        until(lambda: waiting(single) == 50 - AHEAD, "the queue fills")
         client.kill()
-    until(lambda: slow.service.scheduler.waiting == 0, "its requests are dropped")
-    until(lambda: not lanes(slow)[0].running, "the device is free")
-    assert lanes(slow)[0].images < 50
-    with grpc.insecure_channel(slow.address) as channel:
+        until(lambda: waiting(single) == 0, "its requests are dropped")
+    until(lambda: not lanes(single)[0].running, "the device is free")
+    assert images_since(single, before) <= AHEAD
+    with grpc.insecure_channel(single.address) as channel:
         assert rpc.GRPCInferenceServiceStub(channel).ModelInfer(request(0), timeout=WAIT)
 
 

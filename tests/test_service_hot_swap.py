@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from random_networks import SIZE, feature_sums, featurizer, featurizer_layers, random_image
-from running_service import Running, random_classifier, running_configuration
-from test_service_faults import until
+from running_service import WAIT, Running, random_classifier, running_configuration, until
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
@@ -41,7 +40,7 @@ def infer(client: InferenceServerClient, number: int, output: str) -> tuple[np.n
     """One image's output, and the version that gave it."""
     tensor = InferInput("image", [1, SIZE, SIZE, 3], "UINT8")
     tensor.set_data_from_numpy(IMAGES[number][None])
-    result = client.infer("tagger", [tensor], outputs=[InferRequestedOutput(output)], client_timeout=60)
+    result = client.infer("tagger", [tensor], outputs=[InferRequestedOutput(output)], client_timeout=WAIT)
     return result.as_numpy(output)[0], result.get_response().model_version
 
 

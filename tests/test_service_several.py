@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from random_networks import feature_sums, featurizer, featurizer_layers, random_image
-from running_service import Running, running_configuration
-from test_service_faults import until
+from running_service import WAIT, Running, device_process, devices_held, running_configuration, until
 from tritonclient.grpc import InferenceServerClient, InferInput
 
 from host_service.client import RemoteNpu
-from host_service.device_process import DeviceProcess
+from host_service.lane import AHEAD
 
 SEED = 91
 PROGRAM = featurizer(SEED)
@@ -38,21 +37,15 @@ def board(folder: Path) -> Iterator[Running]:
         yield running
 
 
-def runner(running: Running) -> DeviceProcess:
-    (lane,) = running.service.scheduler.lanes
-    assert isinstance(lane.runner, DeviceProcess)
-    return lane.runner
-
-
 def answers(running: Running, count: int) -> list[np.ndarray]:
     """Feature sums of ``count`` images, many under way at a time."""
     with RemoteNpu(running.address) as npu:
         futures = [npu.run_async(IMAGES[n % len(IMAGES)]) for n in range(count)]
-        return [future.result(120).result for future in futures]
+        return [future.result(WAIT).result for future in futures]
 
 
 def test_all_npus_of_a_board_are_one_device_of_one_process(board: Running):
-    assert runner(board).npus == 2
+    assert device_process(board).npus == 2
     found = answers(board, 24)
     assert all(np.array_equal(sums, SUMS[n % len(IMAGES)]) for n, sums in enumerate(found)), f"seed {SEED}"
 
@@ -67,29 +60,24 @@ def test_clients_and_the_page_are_told_how_many_npus_there_are(board: Running):
 
 
 def test_more_images_are_handed_to_more_npus(board: Running):
-    most = 0
-
-    def seen() -> bool:
-        nonlocal most
-        most = max(most, len(board.service.scheduler.lanes[0].running))
-        return most > 4
-
+    scheduler = board.service.scheduler
     with RemoteNpu(board.address) as npu:
-        futures = [npu.run_async(IMAGES[0]) for _ in range(32)]
-        until(seen, "more than one NPU's share is under way")
-        assert all(np.array_equal(future.result(120).result, SUMS[0]) for future in futures)
-    assert most <= 8
+        with devices_held(board):
+            futures = [npu.run_async(IMAGES[0]) for _ in range(32)]
+            until(lambda: scheduler.waiting == 32 - 2 * AHEAD, "all have come")
+            assert len(scheduler.lanes[0].running) == 2 * AHEAD
+        assert all(np.array_equal(future.result(WAIT).result, SUMS[0]) for future in futures)
 
 
 def test_a_killed_process_of_several_npus_loses_no_image_and_comes_back(board: Running):
-    victim = runner(board).pid
+    victim = device_process(board).pid
     assert victim is not None
     with RemoteNpu(board.address) as npu:
         futures = [npu.run_async(IMAGES[n % len(IMAGES)]) for n in range(24)]
         os.kill(victim, signal.SIGKILL)
-        assert all(np.array_equal(f.result(120).result, SUMS[n % len(IMAGES)]) for n, f in enumerate(futures))
-    assert runner(board).pid != victim
-    assert runner(board).npus == 2
+        assert all(np.array_equal(f.result(WAIT).result, SUMS[n % len(IMAGES)]) for n, f in enumerate(futures))
+    assert device_process(board).pid != victim
+    assert device_process(board).npus == 2
 
 
 def test_every_npu_of_a_pool_gets_images(folder: Path):
