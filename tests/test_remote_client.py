@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 import trustme
 from random_networks import feature_sums, featurizer, featurizer_layers, random_image
-from running_service import running_configuration
+from running_service import devices_held, running_configuration, until
 from service_servers import serving
 from stock_triton import free_port
 
 from driver.device import DeviceError, DeviceTimeoutError
 from host_service.client import RemoteNpu, Tls, open_npu
+from host_service.lane import AHEAD
 from host_service.models import MAX_BATCH
 
 PROGRAM = featurizer(91)
@@ -77,21 +79,24 @@ def test_a_bad_batch_is_refused_before_it_is_sent(address: str, images: np.ndarr
 # Retries -------------------------------------------------------------------------------------------------------------
 
 
-def flood(npu: RemoteNpu, calls: int) -> list[BaseException | None]:
-    """Send ``calls`` at once; the error of each."""
-    futures = [npu.run_async(IMAGES[i % len(IMAGES)]) for i in range(calls)]
-    return [future.exception() for future in futures]
+def flood(npu: RemoteNpu, calls: int) -> list[Future]:
+    """Send ``calls`` at once."""
+    return [npu.run_async(IMAGES[i % len(IMAGES)]) for i in range(calls)]
 
 
 def test_calls_that_find_the_queue_full_are_sent_again(folder: Path):
     overload = {"devices": [{"name": "timed:20ms"}], "limits": {"queue": MAX_BATCH}}
     calls = 2 * MAX_BATCH + 20
     with running_configuration(folder, models=MODELS, **overload) as running:
+        scheduler = running.service.scheduler
         with RemoteNpu(running.address, attempts=1) as npu:
-            errors = [str(error) for error in flood(npu, calls) if error]
-        assert errors and all("the queue holds" in error for error in errors), "without retries the overload is seen"
+            with devices_held(running):
+                futures = flood(npu, calls)
+                until(lambda: scheduler.refused == calls - MAX_BATCH - AHEAD, "what the queue cannot hold is refused")
+            errors = [str(error) for error in map(Future.exception, futures) if error]
+        assert len(errors) == scheduler.refused and all("the queue holds" in error for error in errors)
         with RemoteNpu(running.address) as npu:
-            assert flood(npu, calls) == [None] * calls
+            assert [future.exception() for future in flood(npu, calls)] == [None] * calls, "with retries nobody notices"
 
 
 def start(stack: ExitStack, folder: Path, port: int):
@@ -121,12 +126,13 @@ def test_of_two_services_the_one_that_lives_answers(folder: Path):
 
 
 def test_the_timeout_holds_for_all_attempts_together(folder: Path):
-    devices = [{"name": "timed:2s"}]
     with (
-        running_configuration(folder, models=MODELS, devices=devices) as running,
-        RemoteNpu(running.address, timeout=0.2) as npu,
+        running_configuration(folder, models=MODELS) as running,
+        RemoteNpu(running.address) as npu,
+        devices_held(running),
         pytest.raises(DeviceTimeoutError),
     ):
+        npu._timeout = 0.5
         npu.run(IMAGES[0])
 
 

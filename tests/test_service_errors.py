@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from random_networks import CHANNELS, SIZE, feature_sums, featurizer, featurizer_layers, random_image
-from running_service import random_classifier, running_service
+from running_service import WAIT, random_classifier, running_service
 from tritonclient.grpc import InferResult
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
@@ -294,19 +293,23 @@ async def test_a_port_that_is_taken_is_refused():
 
 
 async def test_stopping_finishes_the_request_that_runs():
-    started = threading.Event()
+    started, go_on = threading.Event(), threading.Event()
 
-    class Slow(GoldenDevice):
+    class Held(GoldenDevice):
         def wait(self, timeout: float) -> None:
             started.set()
-            time.sleep(0.3)
+            assert go_on.wait(WAIT)
             super().wait(timeout)
 
-    npu = Npu(Slow(PROGRAM.config))
+    npu = Npu(Held(PROGRAM.config))
     npu.load(PROGRAM)
     service = Service.local(npu)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{await service.start()}") as channel:
         call = Stub(channel).ModelInfer(good_request())
-        await asyncio.gather(asyncio.to_thread(started.wait, 10), asyncio.sleep(0))
-        await service.stop()
+        assert await asyncio.to_thread(started.wait, WAIT)
+        stopping = asyncio.create_task(service.stop())
+        await asyncio.sleep(0.1)
+        assert not stopping.done(), "it waits for what runs"
+        go_on.set()
         assert np.array_equal(InferResult(await call).as_numpy("feature_sums")[0], SUMS)
+        await stopping
