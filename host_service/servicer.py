@@ -6,7 +6,6 @@ An RPC without a method here is answered with UNIMPLEMENTED by gRPC itself.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
@@ -94,23 +93,14 @@ class Servicer:
         self, request: pb.ModelInferRequest, caller: Caller, raw: Any = ()
     ) -> pb.ModelInferResponse:
         """Compute a batch; ``raw``: the request's raw_input_contents."""
-        begin = time.perf_counter_ns()
         self._access.check_model(caller.authorization, request.model_name)
         model, found = self._registry.find(request.model_name, request.model_version)
-        statistics = self._recorder.of(model.name, found)
-        statistics.now += 1
-        try:
+        with self._recorder.of(model.name, found).request() as answered_with:
             inputs = converters.read_inputs(request, raw, model, self._memory)
             wanted = converters.wanted_outputs(request, model.outputs)
             answer = await model.infer(inputs, caller.until(_timeout_us(request)))
-            response = converters.infer_response(request, found, wanted, answer.outputs, self._memory)
-        except BaseException:
-            statistics.failed(time.perf_counter_ns() - begin)
-            raise
-        finally:
-            statistics.now -= 1
-        statistics.succeeded(time.perf_counter_ns() - begin, answer)
-        return response
+            answered_with(answer)
+            return converters.infer_response(request, found, wanted, answer.outputs, self._memory)
 
     # The repository --------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tritonclient.grpc import service_pb2 as pb
@@ -52,8 +54,26 @@ class Statistics:
     last_ms: int = 0
     """When the last request came, in ms since 1970."""
 
-    def succeeded(self, ns: int, answer: Answer) -> None:
-        """A request was answered after ``ns``."""
+    @contextmanager
+    def request(self) -> Iterator[Callable[[Answer], None]]:
+        """Count one request, which is under way meanwhile; the function that it yields takes the model's answer.
+
+        Whatever is raised makes it a failed one, its caller's leaving too.
+        """
+        begin, answers = time.perf_counter_ns(), list[Answer]()
+        self.now += 1
+        try:
+            yield answers.append
+        except BaseException:
+            self.fail.add(time.perf_counter_ns() - begin)
+            raise
+        else:
+            self._succeeded(time.perf_counter_ns() - begin, *answers)
+        finally:
+            self.now -= 1
+            self.last_ms = time.time_ns() // 1_000_000
+
+    def _succeeded(self, ns: int, answer: Answer) -> None:
         self.success.add(ns)
         self.queue.add(answer.queue_ns)
         self.compute_input.add(answer.input_ns)
@@ -61,12 +81,6 @@ class Statistics:
         self.compute_output.add(answer.output_ns)
         self.images += answer.images
         self.latencies[bisect_left(BUCKETS_MS, ns / 1e6)] += 1
-        self.last_ms = time.time_ns() // 1_000_000
-
-    def failed(self, ns: int) -> None:
-        """A request was refused or failed after ``ns``."""
-        self.fail.add(ns)
-        self.last_ms = time.time_ns() // 1_000_000
 
     def message(self, name: str, version: str) -> pb.ModelStatistics:
         """For the wire. Every image is one execution of the NPU, so all executions have batch size 1."""

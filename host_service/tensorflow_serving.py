@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import math
-import time
 from typing import Any
 
 import grpc
@@ -88,33 +87,25 @@ CLASSES = _classes()
 
 async def predict(request: Any, registry: Registry, recorder: Recorder, caller: Caller, access: Access) -> Message:
     """Answer a PredictRequest with a PredictResponse. Raises RequestError, DeviceError."""
-    begin = time.perf_counter_ns()
     name = request.model_spec.name
     access.check_model(caller.authorization, name)
     version = str(request.model_spec.version.value) if request.model_spec.HasField("version") else ""
     model, found = registry.find(name, version)
-    statistics = recorder.of(name, found)
-    statistics.now += 1
-    try:
+    with recorder.of(name, found).request() as answered_with:
         unknown = [key for key in request.output_filter if key != OUTPUT]
         if unknown:
             raise RequestError(f"there is no output {unknown[0]!r}; there is {OUTPUT!r}")
         answer = await model.infer(_inputs(request, model), caller.deadline)
-    except BaseException:
-        statistics.failed(time.perf_counter_ns() - begin)
-        raise
-    finally:
-        statistics.now -= 1
-    statistics.succeeded(time.perf_counter_ns() - begin, answer)
-    response = CLASSES["PredictResponse"](model_spec=request.model_spec)
-    response.model_spec.version.value = int(found)
-    values = np.ascontiguousarray(answer.outputs[model.outputs[0].name], "<f4")
-    entry = response.outputs.add(key=OUTPUT)
-    entry.value.dtype = DT_FLOAT
-    for size in values.shape:
-        entry.value.tensor_shape.dim.add(size=size)
-    entry.value.float_val.extend(values.reshape(-1).tolist())
-    return response
+        answered_with(answer)
+        response = CLASSES["PredictResponse"](model_spec=request.model_spec)
+        response.model_spec.version.value = int(found)
+        values = np.ascontiguousarray(answer.outputs[model.outputs[0].name], "<f4")
+        entry = response.outputs.add(key=OUTPUT)
+        entry.value.dtype = DT_FLOAT
+        for size in values.shape:
+            entry.value.tensor_shape.dim.add(size=size)
+        entry.value.float_val.extend(values.reshape(-1).tolist())
+        return response
 
 
 def _inputs(request: Any, model: Model) -> dict[str, NDArray[Any]]:
