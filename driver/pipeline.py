@@ -91,8 +91,8 @@ class Pipeline:
         self._watchdog = watchdog
         self._layer_counters = layer_counters
         self._become_idle()
-        self._started = self._registers.finished()
-        """Number of the last run that got its START."""
+        self._started = self._finished = self._registers.finished()
+        """Numbers of the last run that got its START, and of the last one that was seen to have finished."""
         self._ended = 0.0
         """When the last result was read."""
         self._buffers: list[Buffer] = []
@@ -162,7 +162,7 @@ class Pipeline:
     def _is_free(self, slot: _Slot) -> bool:
         """Whether nobody is going to read the slot's result, and the device is through with its buffers."""
         unwanted = slot.job is None or slot.job.cancelled()
-        return unwanted and has_finished(slot.run, self._registers.finished())
+        return unwanted and self._has_finished(slot.run)
 
     def _start(self, job: Job, slot: _Slot) -> None:
         """Hand the image over and give START, behind the run that is on if there is one."""
@@ -172,9 +172,9 @@ class Pipeline:
         self._give_start(job, slot)
 
     def _give_start(self, job: Job, slot: _Slot) -> None:
-        last = self._registers.finished()
-        if has_finished(self._started, last):
-            self._started = last  # runs that somebody else started count too
+        self._finished = self._registers.finished()
+        if has_finished(self._started, self._finished):
+            self._started = self._finished  # runs that somebody else started count too
         addresses = [buffer.address for buffer in self._weights]
         self._registers.start(self.program, addresses, slot.image.address, slot.result.address, self._watchdog)
         self._started = slot.run = number_after(self._started)
@@ -207,7 +207,7 @@ class Pipeline:
         while job.outcome is None:
             self._wait_for(number_after(slot.run, -1))  # a run's time begins when the one before has ended
             self._wait_for(slot.run)
-            at_rest = has_finished(self._started, self._registers.finished())
+            at_rest = has_finished(self._started, self._finished)
             self._keep_outcome()
             if at_rest and job.outcome is None:
                 self._give_start(job, slot)
@@ -215,15 +215,24 @@ class Pipeline:
 
     def _keep_outcome(self) -> None:
         """Give the outcome that the registers show to the job whose it is."""
-        shown = self._registers.last_outcome(self.program, self._layer_counters)
+        shown = self._registers.outcome(self._finished, self.program, self._layer_counters)
+        if shown is None:  # another run has finished meanwhile
+            self._finished = self._registers.finished()
+            return
         for slot in self._slots:
-            if shown is not None and slot.job is not None and slot.run == shown[0]:
-                slot.job.outcome = shown[1]
+            if slot.job is not None and slot.run == self._finished:
+                slot.job.outcome = shown
+
+    def _has_finished(self, run: int) -> bool:
+        """Whether ``run`` has; asks the device unless that is known."""
+        if not has_finished(run, self._finished):
+            self._finished = self._registers.finished()
+        return has_finished(run, self._finished)
 
     def _wait_for(self, run: int, *, start_next: bool = True) -> None:
         """Wait until ``run`` has finished, ``timeout`` seconds at most, and meanwhile start the next job behind it."""
         deadline = time.monotonic() + self.timeout
-        while not has_finished(run, self._registers.finished()):
+        while not self._has_finished(run):
             look_again = start_next and self._start_next()
             left = max(0.0, deadline - time.monotonic())
             try:
@@ -232,7 +241,7 @@ class Pipeline:
                 if time.monotonic() >= deadline:
                     raise
             else:  # the interrupt may be that of an earlier run
-                if time.monotonic() >= deadline and not has_finished(run, self._registers.finished()):
+                if time.monotonic() >= deadline and not self._has_finished(run):
                     raise DeviceTimeoutError(
                         f"the {self._device.kind} device signals done, but counts no finished run: reset it"
                     )

@@ -99,15 +99,14 @@ class RunRegisters:
         """Whether no run is on and no START waits."""
         return bool(self._device.read_register(Register.CONTROL) & Control.IDLE)
 
-    def last_outcome(self, program: Program, layer_counters: bool) -> tuple[int, Outcome] | None:
-        """Number and outcome of the last run that finished; None when another one finished meanwhile: ask again."""
-        run = self.finished()
+    def outcome(self, run: int, program: Program, layer_counters: bool) -> Outcome | None:
+        """The outcome of ``run``; None unless it is the last one that has finished."""
         outcome = Outcome(
             self._device.read_register(Register.ERROR_CODE),
             self._device.read_register(Register.ERROR_LAYER),
             self._read_counters(program.layer_names[:LAYER_COUNTERS_MAX] if layer_counters else ()),
         )
-        return (run, outcome) if self.finished() == run else None
+        return outcome if self.finished() == run else None
 
     def _read_counters(self, layer_names: Sequence[str]) -> Counters:
         read = self._device.read_register

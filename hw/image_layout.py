@@ -9,7 +9,9 @@ All padding happens here, on the host. ``block = columns = 1`` is the plain layo
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -79,7 +81,7 @@ class ImageLayout:
 
     def pack(self, image: NDArray[np.uint8], cp: int, word_bytes: int) -> NDArray[np.uint8]:
         """The first ``word_bytes`` bytes of each activation word, [blocks * rows * cols, word_bytes], as the NPU reads them."""
-        packer = Packer(self, cp, word_bytes)
+        packer = _packers.of(self, cp, word_bytes)
         out = np.empty(packer.nbytes, np.uint8)
         packer.pack(image, out)
         return out.reshape(-1, word_bytes)
@@ -142,6 +144,16 @@ class Packer:
             np.copyto(_items(block[:, :, :taken]), words)
             if taken < self._word_bytes:
                 block[:, :, taken:] = 0
+
+
+class _Packers(threading.local):
+    """Each thread's, of the layouts that it packed for last: making one takes longer than packing a small image."""
+
+    def __init__(self) -> None:
+        self.of = lru_cache(maxsize=4)(Packer)
+
+
+_packers = _Packers()
 
 
 def _items(array: NDArray[np.uint8]) -> NDArray[np.void]:

@@ -1,14 +1,16 @@
-"""The kernel's UIO device of an interrupt line, for PYNQ's UioController: reads block until an interrupt, writes enable the next one.
+"""The kernel's UIO device of an interrupt line: reads block until an interrupt, writes enable the next one.
 
-It behaves as ``uio_pdrv_genirq`` does with a level-triggered line: an interrupt is delivered once and then disabled until somebody
-writes. PYNQ opens what ``get_uio_irq`` names, which looks the line up in /proc/interrupts; here it is one end of a socket pair.
+It behaves as ``uio_pdrv_genirq`` does with a level-triggered line: an interrupt is delivered once, to all who have the device open, and
+then disabled until somebody writes. Who uses it opens what PYNQ's ``get_uio_irq`` names, which looks the line up in /proc/interrupts; here
+it is one end of a socket pair.
 """
 
 from __future__ import annotations
 
-import os
 import socket
+import sys
 import threading
+from contextlib import suppress
 from functools import cache
 
 import pynq.interrupt
@@ -20,18 +22,21 @@ class InterruptLine:
     """One level-triggered line and its UIO device."""
 
     def __init__(self) -> None:
-        self._kernel, self._user = socket.socketpair()
+        self._listeners: list[socket.socket] = []
+        """The kernel's ends of those who have it open."""
         self._lock = threading.Lock()
         self._enabled = False
         self._high: set[int] = set()
         """Who holds the line high: several boards of one host have the same."""
         self._count = self._to_lose = 0
-        threading.Thread(target=self._serve, name="uio", daemon=True).start()
 
-    @property
     def device(self) -> int:
-        """What PYNQ opens in place of a path: a file descriptor of its own each time."""
-        return os.dup(self._user.fileno())
+        """What is opened in place of a path: a file descriptor, which sees the interrupts from now on."""
+        kernel, user = socket.socketpair()
+        with self._lock:
+            self._listeners.append(kernel)
+        threading.Thread(target=self._serve, args=(kernel,), name="uio", daemon=True).start()
+        return user.detach()
 
     def drive(self, high: bool, source: int) -> None:
         """The level that ``source`` puts on the line."""
@@ -47,14 +52,14 @@ class InterruptLine:
         with self._lock:
             self._to_lose = count
 
-    def _serve(self) -> None:
-        while True:
-            written = self._kernel.recv(COUNT_BYTES)
-            if not written:
-                return
-            with self._lock:
-                self._enabled = any(written)
-                self._deliver()
+    def _serve(self, listener: socket.socket) -> None:
+        with suppress(ConnectionResetError):  # closed with an interrupt unread
+            while written := listener.recv(COUNT_BYTES):
+                with self._lock:
+                    self._enabled = any(written)
+                    self._deliver()
+        with self._lock, listener:
+            self._listeners.remove(listener)
 
     def _deliver(self) -> None:
         if not (self._high and self._enabled):
@@ -63,8 +68,10 @@ class InterruptLine:
         self._count += 1
         if self._to_lose:
             self._to_lose -= 1
-        else:
-            self._kernel.send(self._count.to_bytes(COUNT_BYTES, "little"))
+            return
+        for listener in self._listeners:
+            with suppress(BrokenPipeError):  # closed a moment ago
+                listener.send(self._count.to_bytes(COUNT_BYTES, sys.byteorder))
 
 
 @cache
@@ -77,7 +84,7 @@ _look_up = pynq.interrupt.get_uio_irq
 
 
 def _uio_of(irq: int) -> str | int | None:
-    return line(irq).device if irq in (61, 121) else _look_up(irq)
+    return line(irq).device() if irq in (61, 121) else _look_up(irq)
 
 
 pynq.interrupt.get_uio_irq = _uio_of

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from pynq import DefaultIP
 
 from driver.board import sensors
-from driver.board.interrupt import Completion, pin_of
+from driver.board.interrupt import Completion, completion_of
 from driver.board.memory import BoardBuffer, ContiguousMemory
 from driver.board.platform import platform_of
 from driver.device import DeviceError, DeviceResetError, DeviceTimeoutError, Readings
@@ -157,13 +157,14 @@ class NpuIP(DefaultIP):
         self.write_register(Register.GLOBAL_INTERRUPT_ENABLE, 0)
         self.write_register(Register.INTERRUPT_ENABLE, DONE)
         self._acknowledge()
-        pin = pin_of(self.device, self._cell) if interrupts else None
-        if pin is not None:
-            try:
-                self._completion = Completion(self.device, pin, self._acknowledge)
-                self.write_register(Register.GLOBAL_INTERRUPT_ENABLE, 1)
-            except (ValueError, OSError) as error:  # no UIO device for it, or not ours
-                log.warning("no interrupt from %s (%s); the driver polls instead", pin, error)
+        if not interrupts:
+            return
+        try:
+            self._completion = completion_of(self.device, self._cell, self._acknowledge)
+        except (ValueError, OSError) as error:  # no UIO device for it, or not ours
+            log.warning("no interrupt from %s (%s); the driver polls instead", self._cell, error)
+        if self._completion is not None:
+            self.write_register(Register.GLOBAL_INTERRUPT_ENABLE, 1)
 
     @property
     def uses_interrupt(self) -> bool:
@@ -205,7 +206,9 @@ class NpuIP(DefaultIP):
             time.sleep(min(seconds, POLL_SECONDS))
             return self._acknowledge()
         relied_on = self._lost_in_a_row < LOST_MAX
-        if completion.wait(seconds if relied_on else min(seconds, POLL_SECONDS)):
+        if not relied_on:
+            time.sleep(min(seconds, POLL_SECONDS))
+        if completion.wait(seconds if relied_on else 0.0):
             self._lost_in_a_row, self._pending_since = 0, None
             return True
         if not self._overdue(LOST_SECONDS if relied_on else 0.0) or not self._acknowledge():

@@ -12,7 +12,7 @@ from typing import Any
 
 import pynq
 
-from driver.board.interrupt import in_loop
+from driver.board.interrupt_controller import in_loop
 from driver.board.npu_ip import NpuIP
 from driver.device import DeviceError, Readings
 from driver.pool import Pool

@@ -90,15 +90,15 @@ class Bench:
         before = self.registers.finished()
         self.registers.start(program, weights, image, result, WATCHDOG_CYCLES)
         end = time.monotonic() + self.timeout
-        while self.registers.finished() == before:
+        while (run := self.registers.finished()) == before:
             left = end - time.monotonic()
             if left <= 0:
                 raise DeviceTimeoutError(f"a run of a few thousand cycles did not end within {self.timeout:g} s")
             self.device.wait(left)
-        shown = self.registers.last_outcome(program, layer_counters=True)
-        if shown is None:
+        outcome = self.registers.outcome(run, program, layer_counters=True)
+        if outcome is None:
             raise DeviceError("another run finished meanwhile: does another program use the NPU?")
-        return shown[1]
+        return outcome
 
     def run(self, program: Program, weights: Sequence[int], image: int, result: int) -> Outcome:
         """Like try_run(), and raises NpuError when the NPU reports an error."""
