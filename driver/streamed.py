@@ -1,6 +1,6 @@
 """What a layer-pipelined network of the HLS route looks like from outside: how images and features lie in memory.
 
-``make hls`` writes it as network.json beside the projects; the bitstream needs it beside it. The format is that of hls/vitis/cpp/axi_ports.h:
+``make hls`` writes it as network.json beside the projects; the bitstream needs it beside it. The format is hls/vitis/cpp/axi_ports.h's:
 elements as fields of 8, 16 or 32 bits, lowest first, each word (a pixel with all its channels) in whole beats of 32 bits.
 """
 
@@ -19,7 +19,7 @@ BEAT_BYTES = 4
 
 @dataclass(frozen=True)
 class Port:
-    """One end of a network: ``words`` an image, each of ``channels`` elements that are integers of ``field_bits`` times 2**-fraction_bits."""
+    """One end of a network: ``words`` an image, each of ``channels`` integers of ``field_bits`` in steps of 2**-fraction_bits."""
 
     words: int
     channels: int

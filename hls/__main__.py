@@ -56,17 +56,18 @@ def vitis(args: argparse.Namespace) -> None:
 
 def synth(args: argparse.Namespace) -> None:
     """Run Vitis HLS on written projects."""
-    from hls.vitis import stitch
+    from hls.vitis import link, stitch
     from hls.vitis.synth import missed, synthesise, table
-    from hw.board import load_board
+    from hw.board import VitisBuild, load_board
 
     board = load_board(args.board) if args.board else None
-    if board:
-        stitch.prepare(args.out, board)  # what is wrong should be said before hours of synthesis
-    found = synthesise(args.out, args.jobs)
+    card = board is not None and isinstance(board.build, VitisBuild)
+    if board:  # what is wrong should be said before hours of synthesis
+        (link if card else stitch).prepare(args.out, board)
+    found = synthesise(args.out, args.jobs, kernels=card)
     print(table(args.out, found))
     if board:
-        print(f"bitstream: {stitch.stitch(args.out, board)}")
+        print(f"bitstream: {link.link(args.out, board, args.jobs) if card else stitch.stitch(args.out, board)}")
     if missed(args.out, found):
         raise SystemExit(1)
 
@@ -135,7 +136,9 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("build/hls/network"), help="folder of `vitis` (default: %(default)s)"
     )
     c.add_argument("--jobs", type=int, default=1, help="projects at a time (default: %(default)s)")
-    c.add_argument("--board", help="Zynq board in hw/boards: stitch the projects and build its bitstream too")
+    c.add_argument(
+        "--board", help="of hw/boards (Zynq or Alveo): put the projects together and build its bitstream too"
+    )
     c.set_defaults(run=synth)
 
     c = commands.add_parser(

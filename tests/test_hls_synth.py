@@ -1,6 +1,8 @@
 """Vitis HLS on the written projects: finding it, running it, reading its reports. The tool is a small program."""
 
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,6 +73,46 @@ REPORT = """<profile>
 """
 
 
+PROJECT = """variable project_name
+set project_name "network_graph1"
+set part "xcu250-figd2104-2L-e"
+set clock_period 5.0
+set clock_uncertainty 27%
+set version "1.0.0"
+set maximum_size 4096
+"""
+
+OPTIONS = {
+    "open_project": {"-reset"},
+    "set_top": set(),
+    "add_files": {"-cflags", "-tb", "-blackbox", "-csimflags"},
+    "open_solution": {"-reset", "-flow_target"},
+    "config_array_partition": {"-maximum_size", "-complete_threshold", "-throughput_driven"},
+    "config_compile": {"-name_max_length", "-pipeline_loops", "-unsafe_math_optimizations"},
+    "set_part": set(),
+    "config_schedule": {"-enable_dsp_full_reg", "-effort", "-relax_ii_for_timing"},
+    "create_clock": {"-period", "-name"},
+    "set_clock_uncertainty": set(),
+    "csynth_design": {"-dump_cfg", "-dump_post_cfg", "-synthesis_check"},
+    "export_design": {"-format", "-version", "-output", "-flow", "-rtl", "-vendor", "-library", "-ipname"},
+    "exit": set(),
+}
+"""Commands of Vitis HLS and their options: UG1399, "Tcl Command Reference"; ``catch`` and ``puts`` are Tcl's."""
+
+
+TCLSH = shutil.which("tclsh") or "tclsh"
+
+
+def run_script(folder: Path) -> list[list[str]]:
+    """The calls that synthesise.tcl makes in ``folder``, in a Tcl interpreter in which each command says how it was called."""
+    lines = ['proc say {words} { puts "call:[join $words \\x1f]" }']
+    lines += [f"proc {name} {{args}} {{ say [list {name} {{*}}$args] }}" for name in OPTIONS if name != "exit"]
+    lines += ["rename exit leave", "proc exit {} { say exit; leave }", f"source {synth.SCRIPT}"]
+    done = subprocess.run([TCLSH], input="\n".join(lines), cwd=folder, capture_output=True, text=True, check=True)
+    assert not done.stderr, done.stderr
+    return [line.removeprefix("call:").split("\x1f") for line in done.stdout.splitlines() if line.startswith("call:")]
+
+
 def report(name: str, cycles: int, dsp: int, clock: str = "3.608") -> str:
     return REPORT.format(name=name, cycles=cycles, least=cycles // 4, dsp=dsp, clock=clock)
 
@@ -78,7 +120,8 @@ def report(name: str, cycles: int, dsp: int, clock: str = "3.608") -> str:
 def reports(project: str, layers: dict[str, int], cycles: int, clock: str = "3.608") -> dict[str, str]:
     """Of a project: layer functions by the end of their names, with their cycles."""
     folder = f"{project}_prj/solution1/syn/report"
-    found = {f"{folder}/{project}_csynth.xml": report(project, cycles, 40, clock)}
+    top = f"{project}_axi"
+    found = {f"{folder}/{top}_csynth.xml": report(top, cycles, 40, clock)}
     for number, (end, latency) in enumerate(layers.items()):
         name = f"conv_2d_cl_array_array_ap_fixed_19_9_5_3_0_4u_{end}_s"
         found[f"{folder}/{name}_csynth.xml"] = report(name, latency, 10 + number)
@@ -110,6 +153,8 @@ def out(tmp_path: Path) -> Path:
         (project / "project.tcl").write_text(f'variable project_name\nset project_name "network_graph{number}"\n')
         body = "".join(f"    {line}\n" for line in lines)
         (project / "firmware" / f"network_graph{number}.cpp").write_text(f"void top() {{\n{body}}}\n")
+        (project / "ports").mkdir()
+        (project / "ports" / f"network_graph{number}_axi.cpp").write_text("")
     cost = {"dsp": 8, "bram18": 2, "uram": 0, "lut": 2000, "ff": 1500}
     layers = [{"layer": n, "interval_cycles": 850, "resources": cost} for n in ("stem", "stem_relu", "last")]
     facts = {"target_cycles": 1000, "interval_cycles": 850, "resources": cost, "layers": layers}
@@ -155,8 +200,8 @@ def test_an_unsupported_version_is_refused_with_the_supported_ones(tools: Instal
 @pytest.mark.parametrize(
     ("name", "version", "arguments"),
     [
-        ("vitis-run", "v2024.2", ["--mode", "hls", "--tcl", "build_prj.tcl"]),
-        ("vitis_hls", "v2023.1", ["-f", "build_prj.tcl"]),
+        ("vitis-run", "v2024.2", ["--mode", "hls", "--tcl", str(synth.SCRIPT)]),
+        ("vitis_hls", "v2023.1", ["-f", str(synth.SCRIPT)]),
     ],
     ids=["vitis-run", "vitis_hls"],
 )
@@ -165,16 +210,47 @@ def test_every_project_is_synthesised_and_packaged(
 ):
     tools.vitis(name, version=version)
     found = synth.synthesise(out)
-    assert [top.function for top in found.tops] == ["network_graph1", "network_graph2"]
+    assert [top.function for top in found.tops] == ["network_graph1_axi", "network_graph2_axi"]
     for project in ("graph1", "graph2"):
         assert json.loads((out / project / "arguments.json").read_text()) == arguments
-        options = (out / project / "build_opt.tcl").read_text().split()
-        assert {o: options[options.index(o) + 1] for o in ("synth", "export", "csim", "cosim")} == {
-            "synth": "1",
-            "export": "1",
-            "csim": "0",
-            "cosim": "0",
-        }
+
+
+@pytest.mark.parametrize(("kernels", "flow"), [(False, "vivado"), (True, "vitis")], ids=["IP", "kernel"])
+def test_the_script_gives_vitis_hls_the_sources_and_the_flow(tools: Installed, out: Path, kernels: bool, flow: str):
+    tools.vitis("vitis-run")
+    synth.synthesise(out, kernels=kernels)
+    (out / "graph1" / "project.tcl").write_text(PROJECT)
+    said = run_script(out / "graph1")
+    assert [call for call in said if call[0] in ("set_top", "add_files")] == [
+        ["set_top", "network_graph1_axi"],
+        [
+            "add_files",
+            "firmware/network_graph1.cpp",
+            "-cflags",
+            f"-std=c++0x -I{out}/graph1/firmware -I{out}/graph1/ports",
+        ],
+        [
+            "add_files",
+            "ports/network_graph1_axi.cpp",
+            "-cflags",
+            f"-std=c++0x -I{out}/graph1/firmware -I{out}/graph1/ports",
+        ],
+    ]
+    assert ["open_solution", "-reset", "-flow_target", flow, "solution1"] in said
+    assert ["create_clock", "-period", "5.0", "-name", "default"] in said
+    packaged = (
+        ["xo", "-output", f"{out}/graph1/network_graph1_axi.xo"] if kernels else ["ip_catalog", "-version", "1.0.0"]
+    )
+    assert said[-3:] == [["csynth_design"], ["export_design", "-format", *packaged], ["exit"]]
+
+
+def test_the_script_keeps_to_the_options_of_the_reference(tools: Installed, out: Path):
+    tools.vitis("vitis-run")
+    synth.synthesise(out)
+    (out / "graph1" / "project.tcl").write_text(PROJECT)
+    for name, *words in run_script(out / "graph1"):
+        given = {word.partition("=")[0] for word in words if word.startswith("-") and " " not in word}
+        assert given <= OPTIONS[name], name
 
 
 def test_projects_side_by_side_give_the_same(tools: Installed, out: Path):
@@ -190,7 +266,9 @@ def test_a_failure_shows_the_tools_own_error_and_the_log(tools: Installed, out: 
 
 def test_a_tool_that_leaves_no_report_is_an_error(tools: Installed, out: Path):
     tools.vitis("vitis-run", {})
-    with pytest.raises(ReportError, match=r"there is no .*network_graph1_csynth\.xml: C synthesis has not ended well"):
+    with pytest.raises(
+        ReportError, match=r"there is no .*network_graph1_axi_csynth\.xml: C synthesis has not ended well"
+    ):
         synth.synthesise(out)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from hls.vitis import report
 from hls.vitis.design import Design, design
+from hls.vitis.ports import write_ports
 from hls.vitis.pragmas import bind_shallow_fifos
 from hls.vitis.project import convert_sized, write_project
 from hls.vitis.split import cuts, legal_cuts, split
@@ -50,6 +51,9 @@ def build(
         for old in out.glob("graph[0-9]*"):
             shutil.rmtree(old)
         sized = convert_sized(model, out / "graph1" if projects == 1 else out, name, found.sizing)
-        for piece in split(sized, before, found.sizing):
-            bind_shallow_fifos(write_project(piece))
+        pieces = split(sized, before, found.sizing)
+        folders = [write_project(piece) for piece in pieces]
+        for folder in folders:
+            bind_shallow_fifos(folder)
+        write_ports(pieces, folders, out)
     return found

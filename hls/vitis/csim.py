@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hls.convert import IMAGE_FRACTION_BITS
+from hls.vitis import ports
 from hls.vitis.dataflow import DeadlockError
 
 SOURCES = Path(__file__).with_name("cpp")
@@ -65,11 +66,13 @@ class CSimulation:
     def __init__(self, project: Path, optimise: int = 2) -> None:
         self.program = project / FOLDER / "simulate"
         network, (self.inputs, self.outputs) = processes(project)
+        top, self.beat_bytes = ports.caller(project)
         (project / FOLDER).mkdir(exist_ok=True)
         source = project / FOLDER / "network.cpp"
-        source.write_text(network)
+        source.write_text(network + top)
         command = ["g++", f"-O{optimise}", "-std=c++14", "-w", f'-DWEIGHTS_DIR="{project.resolve()}/firmware/weights"']
-        command += [f"-I{path}" for path in (SOURCES, project / "firmware", project / "firmware" / "ap_types")]
+        folders = (SOURCES, project / "firmware", project / "firmware" / "ap_types", project.resolve() / ports.FOLDER)
+        command += [f"-I{path}" for path in folders]
         command += [str(source), str(SOURCES / "simulate.cpp"), "-o", str(self.program)]
         try:
             done = subprocess.run(command, capture_output=True, text=True)
@@ -97,29 +100,45 @@ class CSimulation:
         count = len(values)
         if not count or values.size != count * self.inputs:
             raise SimulationError(f"input of shape {values.shape}: the network takes images of {self.inputs} values")
+        options = ["--trace"] if trace else []
+        for name, depth in (depths or {}).items():
+            options += ["--depth", f"{name}={depth}"]
         with tempfile.TemporaryDirectory() as folder:
-            images, out = Path(folder) / "images", Path(folder) / "out"
-            np.ascontiguousarray(values, np.float64).tofile(images)
-            command = [self.program.resolve(), images, count, out, *(["--trace"] if trace else [])]
-            for name, depth in (depths or {}).items():
-                command += ["--depth", f"{name}={depth}"]
-            with (
-                open(Path(folder) / "errors", "w+") as errors,
-                tqdm(total=100, desc="C simulation", unit="%", disable=not progress) as bar,
-                subprocess.Popen(
-                    [str(c) for c in command], stdout=subprocess.PIPE, stderr=errors, text=True
-                ) as process,
-            ):
-                _follow(process.stdout, bar)
-                code = process.wait()
-                errors.seek(0)
-                said = errors.read().strip()
-            if code == 3:
-                raise DeadlockError(said)
-            if code:
-                raise SimulationError(said or f"the C simulation ended with {code}")
+            out = self._execute(Path(folder), np.ascontiguousarray(values, np.float64), options, progress)
             features = np.fromfile(f"{out}.features", np.float64).reshape(count, self.outputs)
             return Simulated(features, _fifos(Path(f"{out}.fifos")), _order(Path(f"{out}.order")) if trace else {})
+
+    def run_beats(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Run the top function within its ports: bytes as the AXI4-Streams of a board bring and take them, lowest bits first.
+
+        ``images``: [n, bytes]. Returns the bytes that come out, [n, bytes], and TLAST of each beat, [n, beats]. Raises like run().
+        """
+        if not self.beat_bytes:
+            raise SimulationError(f"{self.program.parent.parent} has no ports: write it again with `make hls`")
+        with tempfile.TemporaryDirectory() as folder:
+            out = self._execute(Path(folder), np.ascontiguousarray(images, np.uint8), ["--beats"], False)
+            beats = np.fromfile(f"{out}.features", np.uint8).reshape(len(images), -1, self.beat_bytes + 1)
+        return beats[:, :, :-1].reshape(len(images), -1), beats[:, :, -1].astype(np.bool_)
+
+    def _execute(self, folder: Path, images: NDArray[np.generic], options: Sequence[str], progress: bool) -> Path:
+        """Run the program with files in ``folder``; returns the start of the names of those that it wrote."""
+        out = folder / "out"
+        images.tofile(folder / "images")
+        command = [self.program.resolve(), folder / "images", len(images), out, *options]
+        with (
+            open(folder / "errors", "w+") as errors,
+            tqdm(total=100, desc="C simulation", unit="%", disable=not progress) as bar,
+            subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        ):
+            _follow(process.stdout, bar)
+            code = process.wait()
+            errors.seek(0)
+            said = errors.read().strip()
+        if code == 3:
+            raise DeadlockError(said)
+        if code:
+            raise SimulationError(said or f"the C simulation ended with {code}")
+        return out
 
 
 class Chain:
@@ -135,6 +154,13 @@ class Chain:
         for simulation in self.simulations:
             values = simulation.run(values, progress=progress).features
         return values
+
+    def run_beats(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """As ``CSimulation.run_beats``: what one project writes is what the next one reads, bit by bit."""
+        last = np.zeros((0, 0), np.bool_)
+        for simulation in self.simulations:
+            images, last = simulation.run_beats(images)
+        return images, last
 
 
 def find_projects(folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hls.vitis.parts import Resources
+from hls.vitis.ports import SUFFIX
 
 TAGS = {"dsp": "DSP", "bram18": "BRAM_18K", "uram": "URAM", "lut": "LUT", "ff": "FF"}
 CALL = re.compile(r"nnet::\w+<.*config(?P<index>\d+)>\(.*// (?P<layer>\w+)$")
@@ -78,7 +79,7 @@ def read_report(path: Path) -> Report:
 def read_project(project: Path) -> tuple[Report, dict[str, Report]]:
     """The report of the top function, and those of the layers by their names. Raises ReportError."""
     name, folder = project_name(project), report_folder(project)
-    top = read_report(folder / f"{name}_csynth.xml")
+    top = read_report(folder / f"{name}{SUFFIX}_csynth.xml")
     layers = layer_names(project / "firmware" / f"{name}.cpp")
     found: dict[str, Report] = {}
     for path in sorted(folder.glob("*_csynth.xml")):

@@ -70,7 +70,6 @@ def facts(design: Design) -> dict[str, Any]:
         "doubts": list(design.doubts),
         "resources": asdict(design.total),
         "available": asdict(design.part),
-        "result_words": sum(stream.words for stream in design.network.streams.values() if not stream.reader),
         "fifo_bits": design.fifo_bits,
         "fifo_bits_of_hls4ml": design.default_fifo_bits,
         "skip_connections": {

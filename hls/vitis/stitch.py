@@ -1,17 +1,17 @@
 """Put the synthesised sub-projects of a network together on a Zynq board: a chain behind an AXI DMA, by tcl/stitch.tcl in Vivado.
 
-Nobody has run it with the real tool here. On an Alveo card a shell takes the processing system's place: there the chain needs a kernel's
-control registers, which hls4ml's projects do not have.
+Nobody has run it with the real tool here. For Alveo cards see hls/vitis/link.py.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
+from typing import Any
 
 from hls.vitis.csim import find_projects
-from hls.vitis.csynth import ReportError, project_name
+from hls.vitis.csynth import project_name
+from hls.vitis.ports import NETWORK, port_names, top_source
 from hw.board import Board, VivadoBuild
 from hw.files import write_if_changed
 from hw.isa import ConfigurationError
@@ -19,14 +19,12 @@ from hw.synth import tool, vivado
 from hw.synth.process import SynthesisError, run_tool
 
 SCRIPT = Path(__file__).parent / "tcl" / "stitch.tcl"
-ADAPTER = Path(__file__).parent / "rtl" / "features_to_beats.v"
-PORTS = re.compile(r"#pragma HLS INTERFACE axis port=(\w+),(\w+)")
 FOLDER = "board"
 PHASES = {start: what for start, what in vivado.PHASES.items() if "package" not in start and "routed" not in start}
 
 
 def stitch(out: Path, board: Board) -> Path:
-    """The bitstream of the projects in ``out`` for ``board``: ``out``/board/network.bit, network.hwh beside it.
+    """The bitstream of the projects in ``out`` for ``board``: ``out``/board/network.bit, network.hwh and network.json beside it.
 
     Raises SynthesisError, ConfigurationError for a board without a processing system.
     """
@@ -41,6 +39,7 @@ def stitch(out: Path, board: Board) -> Path:
             f"vivado ended without an error but left no network.bit with one hardware handoff in {work}"
         )
     handoffs[0].replace(work / "network.hwh")
+    write_if_changed(work / NETWORK, (out / NETWORK).read_text())
     return work / "network.bit"
 
 
@@ -48,13 +47,8 @@ def prepare(out: Path, board: Board) -> Path:
     """Write the parameters of stitch.tcl. Returns the file."""
     if not isinstance(board.build, VivadoBuild) or board.device is None:
         raise ConfigurationError(f"{board.name} has no processing system to put beside the network: take a Zynq board")
-    facts = json.loads((out / "report.json").read_text())
-    if facts["part"] != board.device.part:
-        raise ConfigurationError(
-            f"{out} was made for {facts['part']}, {board.name} has {board.device.part}: run `make hls PART={board.device.part}`"
-        )
+    facts = made_for(out, board.name, board.device.part)
     projects = find_projects(out)
-    parts = [(project_name(project), *ports(project)) for project in projects]
     values = {
         "part": board.device.part,
         "board_part": board.build.board_part,
@@ -63,22 +57,18 @@ def prepare(out: Path, board: Board) -> Path:
         "data_bits": 64,
         "memory_port": board.build.memory_ports[0],
         "processing_system": vivado.SCRIPTS / "processing_system.tcl",
-        "adapter": ADAPTER,
         "repositories": [
-            (project / f"{name}_prj" / "solution1" / "impl" / "ip").resolve()
-            for project, (name, _, _) in zip(projects, parts, strict=True)
+            (project / f"{project_name(project)}_prj" / "solution1" / "impl" / "ip").resolve() for project in projects
         ],
-        "parts": [list(part) for part in parts],
-        "result_words": facts["result_words"],
+        "parts": [[top_source(project).stem, *port_names(project)] for project in projects],
     }
     work = (out / FOLDER).resolve()
     return write_if_changed(work / "parameters.tcl", f"set p {vivado.tcl(values)}\n")
 
 
-def ports(project: Path) -> tuple[str, str]:
-    """Names of the stream that a project reads and of the one that it writes."""
-    source = project / "firmware" / f"{project_name(project)}.cpp"
-    match = PORTS.search(source.read_text())
-    if match is None:
-        raise ReportError(f"{source} has no AXI4-Stream interfaces of one input and one output")
-    return match[1], match[2]
+def made_for(out: Path, board: str, part: str) -> dict[str, Any]:
+    """The report of the projects in ``out``. Raises ConfigurationError unless they were made for ``part``."""
+    facts: dict[str, Any] = json.loads((out / "report.json").read_text())
+    if facts["part"] != part:
+        raise ConfigurationError(f"{out} was made for {facts['part']}, {board} has {part}: run `make hls PART={part}`")
+    return facts

@@ -14,8 +14,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hls.vitis.csim import find_projects
-from hls.vitis.csynth import Report, read_project
+from hls.vitis.csynth import Report, project_name, read_project
 from hls.vitis.parts import Resources
+from hls.vitis.ports import top_source
 from hw.files import write_if_changed
 from hw.synth.process import SynthesisError, run_tool
 from hw.synth.tool import Tool, find
@@ -24,16 +25,14 @@ VITIS_RUN = Tool(
     "vitis-run", "AMD Vitis", "XILINX_VITIS", "--version", ("2023.2", "2024.1", "2024.2", "2025.1", "2025.2")
 )
 VITIS_HLS = Tool("vitis_hls", "AMD Vitis HLS", "XILINX_HLS", "-version", ("2022.1", "2022.2", "2023.1", "2023.2"))
-ARGUMENTS = {"vitis-run": ("--mode", "hls", "--tcl", "build_prj.tcl"), "vitis_hls": ("-f", "build_prj.tcl")}
-OPTIONS = ("reset", "csim", "synth", "cosim", "validation", "export", "vsynth", "fifo_opt")
-"""What hls4ml's build_prj.tcl can do."""
+SCRIPT = Path(__file__).parent / "tcl" / "synthesise.tcl"
+ARGUMENTS = {"vitis-run": ("--mode", "hls", "--tcl"), "vitis_hls": ("-f",)}
+TARGET = "target.tcl"
 PHASES = {
-    "***** C/RTL SYNTHESIS *****": "reading the sources",
+    "quarkwave step: C synthesis": "reading the sources",
     "INFO: [HLS 200-10] Starting hardware synthesis": "hardware synthesis",
     "INFO: [RTGEN 206-100] Finished creating RTL": "writing RTL",
-    "***** C/RTL SYNTHESIS COMPLETED": "synthesised",
-    "***** EXPORT IP *****": "packaging the IP",
-    "***** EXPORT IP COMPLETED": "packaged",
+    "quarkwave step: packaging": "packaging",
 }
 
 
@@ -70,31 +69,42 @@ def find_tool() -> tuple[Path, Tool]:
     )
 
 
-def synthesise(out: Path, jobs: int = 1) -> Synthesised:
-    """Synthesise and package every project in ``out``, ``jobs`` at a time; live progress.
+def synthesise(out: Path, jobs: int = 1, kernels: bool = False) -> Synthesised:
+    """Synthesise and package every project in ``out``, ``jobs`` at a time, as IPs or as ``kernels`` of Vitis; live progress.
 
     Raises SynthesisError, ReportError, FileNotFoundError if there are no projects.
     """
     projects = find_projects(out)
-    executable, tool = find_tool()
-    command: list[str | Path] = [executable, *ARGUMENTS[tool.command]]
     for project in projects:
-        wanted = {"reset", "synth", "export"}
-        lines = (f"    {option:10} {int(option in wanted)}" for option in OPTIONS)
-        (project / "build_opt.tcl").write_text("\n".join(["array set opt {", *lines, "}", ""]))
+        name, source = project_name(project), top_source(project)
+        lines = [
+            "source project.tcl",
+            f"set top {source.stem}",
+            f"set sources {{firmware/{name}.cpp {source.relative_to(project)}}}",
+            'set flags "-std=c++0x -I[pwd]/firmware -I[pwd]/ports"',
+            f"set flow {'vitis' if kernels else 'vivado'}",
+        ]
+        write_if_changed(project / TARGET, "\n".join([*lines, ""]))
+    run_all(projects, jobs)
+    return read(projects)
 
-    def run(project: Path) -> None:
-        run_tool(project.name, command, project / "vitis_hls.log", PHASES, folder=project, quiet=jobs > 1)
+
+def run_all(folders: Sequence[Path], jobs: int) -> None:
+    """Vitis HLS in each of ``folders``, by its target.tcl. Raises SynthesisError."""
+    executable, tool = find_tool()
+    command: list[str | Path] = [executable, *ARGUMENTS[tool.command], SCRIPT]
+
+    def run(folder: Path) -> None:
+        run_tool(folder.name, command, folder / "vitis_hls.log", PHASES, folder=folder, quiet=jobs > 1)
 
     with ThreadPoolExecutor(jobs) as pool:
-        started = [pool.submit(run, project) for project in projects]
+        started = [pool.submit(run, folder) for folder in folders]
         for job in tqdm(started, desc="Vitis HLS", unit="project", disable=jobs == 1):
             try:
                 job.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-    return read(projects)
 
 
 def read(projects: Sequence[Path]) -> Synthesised:

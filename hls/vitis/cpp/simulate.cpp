@@ -1,17 +1,20 @@
-// Runs a network on images in a file: simulate IMAGES COUNT OUT [--trace] [--depth NAME=WORDS]...
+// Runs a network on images in a file: simulate IMAGES COUNT OUT [--beats] [--trace] [--depth NAME=WORDS]...
 //
-// IMAGES and OUT.features hold doubles; OUT.fifos and OUT.order are text (see dataflow.h). Writes "percent" for each hundredth of the way.
+// IMAGES and OUT.features hold doubles, with --beats what beats.h says, for the network within its ports; OUT.fifos and OUT.order are text (see
+// dataflow.h), of the last image with --beats. Writes "percent" for each hundredth of the way.
 // Ends with 3 for a deadlock and 1 for any other error, said on the standard error.
 
 #include <cstring>
 #include <exception>
 #include <fstream>
+#include <iterator>
 #include <vector>
 
 #include "dataflow.h"
 
 extern const std::size_t INPUT_SIZE, OUTPUT_SIZE;
 void simulate(double *images, double *features, std::size_t count);
+void simulate_beats(const std::string &images, std::size_t count, std::string &features);
 
 namespace {
 
@@ -32,10 +35,15 @@ void save(const std::string &path, const char *data, std::size_t size) {
 }  // namespace
 
 int main(int argc, char **argv) try {
-    if (argc < 4) throw std::runtime_error("usage: simulate IMAGES COUNT OUT [--trace] [--depth NAME=WORDS]...");
+    if (argc < 4) throw std::runtime_error("usage: simulate IMAGES COUNT OUT [--beats] [--trace] [--depth NAME=WORDS]...");
     dataflow::Run &run = dataflow::run();
     run.images = std::stoul(argv[2]);
+    bool beats = false;
     for (int i = 4; i < argc; ++i) {
+        if (std::strcmp(argv[i], "--beats") == 0) {
+            beats = true;
+            continue;
+        }
         if (std::strcmp(argv[i], "--trace") == 0) {
             run.trace = true;
             continue;
@@ -45,11 +53,22 @@ int main(int argc, char **argv) try {
         if (equals == std::string::npos) throw std::runtime_error(std::string("cannot understand ") + argv[i]);
         run.depths[depth.substr(0, equals)] = std::stoul(depth.substr(equals + 1));
     }
-    std::vector<double> images(run.images * INPUT_SIZE), features(run.images * OUTPUT_SIZE);
-    load(argv[1], images);
-    simulate(images.data(), features.data(), run.images);
-    const std::string out = argv[3], fifos = run.fifos.str(), order = run.order.str();
-    save(out + ".features", reinterpret_cast<const char *>(features.data()), features.size() * sizeof(double));
+    const std::string out = argv[3];
+    if (beats) {
+        std::ifstream file(argv[1], std::ios::binary);
+        const std::string images{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+        const std::size_t count = run.images;
+        run.images = 1;   // of one call of the top function
+        std::string features;
+        simulate_beats(images, count, features);
+        save(out + ".features", features.data(), features.size());
+    } else {
+        std::vector<double> images(run.images * INPUT_SIZE), features(run.images * OUTPUT_SIZE);
+        load(argv[1], images);
+        simulate(images.data(), features.data(), run.images);
+        save(out + ".features", reinterpret_cast<const char *>(features.data()), features.size() * sizeof(double));
+    }
+    const std::string fifos = run.fifos.str(), order = run.order.str();
     save(out + ".fifos", fifos.data(), fifos.size());
     save(out + ".order", order.data(), order.size());
     return 0;

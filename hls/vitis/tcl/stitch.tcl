@@ -34,8 +34,6 @@ create_project -force network [pwd]/network -part [dict get $p part]
 set_property board_part [lindex $board end] [current_project]
 set_property ip_repo_paths [dict get $p repositories] [current_project]
 update_ip_catalog
-add_files -norecurse -fileset sources_1 [dict get $p adapter]
-update_compile_order -fileset sources_1
 
 create_bd_design network_system
 set port [dict get $p memory_port]
@@ -65,44 +63,17 @@ join_interfaces memory/M00_AXI ps/$port
 lappend clocks control/aclk memory/aclk
 lappend interconnect_resets control/aresetn memory/aresetn
 
-# The network: its parts run for ever, each starts its next image when it has done one.
-create_bd_cell -type ip -vlnv xilinx.com:ip:xlconstant always
-set_property -dict [list CONFIG.CONST_WIDTH 1 CONFIG.CONST_VAL 1] [get_bd_cells always]
-set before {}
+# The network between the DMA's streams: its parts have no control signals, each starts its next image when it has done one.
+set before dma/M_AXIS_MM2S
 foreach part [dict get $p parts] {
   lassign $part name input output
   create_bd_cell -type ip -vlnv xilinx.com:hls:$name:1.0 $name
   lappend clocks $name/ap_clk
   lappend resets $name/ap_rst_n
-  fan_out always/dout $name/ap_start
-  if {$before ne ""} {
-    join_interfaces $before $name/$input
-  }
+  join_interfaces $before $name/$input
   set before $name/$output
 }
-lassign [lindex [dict get $p parts] 0] first input
-
-# Pixels: 32 bits of the DMA into words of the network's width.
-set pixel_bytes [get_property CONFIG.TDATA_NUM_BYTES [get_bd_intf_pins $first/$input]]
-if {$pixel_bytes == 4} {
-  join_interfaces dma/M_AXIS_MM2S $first/$input
-} else {
-  create_bd_cell -type ip -vlnv xilinx.com:ip:axis_dwidth_converter pixels
-  set_property -dict [list CONFIG.S_TDATA_NUM_BYTES 4 CONFIG.M_TDATA_NUM_BYTES $pixel_bytes] [get_bd_cells pixels]
-  join_interfaces dma/M_AXIS_MM2S pixels/S_AXIS
-  join_interfaces pixels/M_AXIS $first/$input
-  lappend clocks pixels/aclk
-  lappend resets pixels/aresetn
-}
-
-# Features: words of the network's width into 32 bits for the DMA, the last one marked.
-create_bd_cell -type module -reference features_to_beats features
-set word_bytes [get_property CONFIG.TDATA_NUM_BYTES [get_bd_intf_pins $before]]
-set_property -dict [list CONFIG.WORD_BYTES $word_bytes CONFIG.WORDS [dict get $p result_words]] [get_bd_cells features]
-join_interfaces $before features/s_axis
-join_interfaces features/m_axis dma/S_AXIS_S2MM
-lappend clocks features/aclk
-lappend resets features/aresetn
+join_interfaces $before dma/S_AXIS_S2MM
 
 # Both interrupts of the DMA.
 create_bd_cell -type ip -vlnv xilinx.com:ip:xlconcat interrupts
