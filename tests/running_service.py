@@ -23,7 +23,7 @@ from host_service.server import Service
 from hw.program import Program
 from quantize.classifier import Classifier
 
-WAIT = 120.0
+WAIT = 300.0
 """Seconds after which something that should have happened is given up; a busy machine may take long."""
 
 
