@@ -59,11 +59,13 @@ def synth(args: argparse.Namespace) -> None:
     from hls.vitis import link, stitch
     from hls.vitis.synth import missed, synthesise, table
     from hw.board import VitisBuild, load_board
+    from hw.synth import tool
 
     board = load_board(args.board) if args.board else None
     card = board is not None and isinstance(board.build, VitisBuild)
     if board:  # what is wrong should be said before hours of synthesis
         (link if card else stitch).prepare(args.out, board)
+        tool.find(tool.VPP if card else tool.VIVADO)
     found = synthesise(args.out, args.jobs, kernels=card)
     print(table(args.out, found))
     if board:

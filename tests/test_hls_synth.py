@@ -1,13 +1,13 @@
 """Vitis HLS on the written projects: finding it, running it, reading its reports. The tool is a small program."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from vendor_tools import Tools
+from vitis_reports import TCLSH, report
 
 from hls import __main__ as command
 from hls.vitis import synth
@@ -15,63 +15,6 @@ from hls.vitis.csim import find_projects
 from hls.vitis.csynth import ReportError, layer_names, read_report
 from hls.vitis.parts import Resources
 from hw.synth.process import SynthesisError
-
-# In the format of Vitis HLS 2024.2 (tsopeter/753-FPGA on GitHub); figures of a test.
-REPORT = """<profile>
-
-<ReportVersion>
-<Version>2024.2</Version>
-</ReportVersion>
-
-<UserAssignments>
-<unit>ns</unit>
-<ProductFamily>virtexuplus</ProductFamily>
-<Part>xcu250-figd2104-2L-e</Part>
-<TopModelName>{name}</TopModelName>
-<TargetClockPeriod>5.00</TargetClockPeriod>
-<ClockUncertainty>1.35</ClockUncertainty>
-<FlowTarget>vivado</FlowTarget>
-</UserAssignments>
-
-<PerformanceEstimates>
-<PipelineType>no</PipelineType>
-<SummaryOfTimingAnalysis>
-<unit>ns</unit>
-<EstimatedClockPeriod>{clock}</EstimatedClockPeriod>
-</SummaryOfTimingAnalysis>
-<SummaryOfOverallLatency>
-<unit>clock cycles</unit>
-<Best-caseLatency>{least}</Best-caseLatency>
-<Average-caseLatency>{least}</Average-caseLatency>
-<Worst-caseLatency>{cycles}</Worst-caseLatency>
-<Best-caseRealTimeLatency>0.108 ms</Best-caseRealTimeLatency>
-<Average-caseRealTimeLatency>0.567 ms</Average-caseRealTimeLatency>
-<Worst-caseRealTimeLatency>1.485 ms</Worst-caseRealTimeLatency>
-<Interval-min>{least}</Interval-min>
-<Interval-max>{cycles}</Interval-max>
-</SummaryOfOverallLatency>
-</PerformanceEstimates>
-
-<AreaEstimates>
-<Resources>
-<BRAM_18K>3</BRAM_18K>
-<DSP>{dsp}</DSP>
-<FF>1738</FF>
-<LUT>2496</LUT>
-<URAM>0</URAM>
-</Resources>
-<AvailableResources>
-<BRAM_18K>5376</BRAM_18K>
-<DSP>12288</DSP>
-<FF>3456000</FF>
-<LUT>1728000</LUT>
-<URAM>1280</URAM>
-</AvailableResources>
-</AreaEstimates>
-
-</profile>
-"""
-
 
 PROJECT = """variable project_name
 set project_name "network_graph1"
@@ -100,9 +43,6 @@ OPTIONS = {
 """Commands of Vitis HLS and their options: UG1399, "Tcl Command Reference"; ``catch`` and ``puts`` are Tcl's."""
 
 
-TCLSH = shutil.which("tclsh") or "tclsh"
-
-
 def run_script(folder: Path) -> list[list[str]]:
     """The calls that synthesise.tcl makes in ``folder``, in a Tcl interpreter in which each command says how it was called."""
     lines = ['proc say {words} { puts "call:[join $words \\x1f]" }']
@@ -111,10 +51,6 @@ def run_script(folder: Path) -> list[list[str]]:
     done = subprocess.run([TCLSH], input="\n".join(lines), cwd=folder, capture_output=True, text=True, check=True)
     assert not done.stderr, done.stderr
     return [line.removeprefix("call:").split("\x1f") for line in done.stdout.splitlines() if line.startswith("call:")]
-
-
-def report(name: str, cycles: int, dsp: int, clock: str = "3.608") -> str:
-    return REPORT.format(name=name, cycles=cycles, least=cycles // 4, dsp=dsp, clock=clock)
 
 
 def reports(project: str, layers: dict[str, int], cycles: int, clock: str = "3.608") -> dict[str, str]:

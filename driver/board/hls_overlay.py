@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -17,7 +18,6 @@ import numpy as np
 import pynq
 from numpy.typing import NDArray
 from pynq.buffer import PynqBuffer
-from pynq.lib import dma as _dma  # noqa: F401 - PYNQ binds the driver of the AXI DMA when its module is imported
 
 from driver.device import DeviceError, DeviceTimeoutError
 from driver.streamed import BEAT_BYTES, StreamedNetwork
@@ -50,6 +50,7 @@ class HlsOverlay(pynq.Overlay):
     """
 
     def __init__(self, bitfile_name: str | Path, *, timeout: float = TIMEOUT, **options: Any) -> None:
+        import_module("pynq.lib.dma")  # PYNQ binds its driver of the AXI DMA by that; here, since pynq.lib is large
         network = StreamedNetwork.load(Path(bitfile_name).with_suffix(".json"))
         super().__init__(str(bitfile_name), **options)
         self.network = network
