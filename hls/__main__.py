@@ -43,11 +43,13 @@ def vitis(args: argparse.Namespace) -> None:
     from hls.vitis.build import build
     from hls.vitis.parts import find_part
     from hls.vitis.report import summary
+    from hls.vitis.sizing import Sizing
     from quantize import checkpoint
 
-    find_part(args.part)
+    sizing = Sizing.from_json(args.sizing) if args.sizing else None
+    find_part(sizing.part if sizing else args.part)
     model = checkpoint.load_quantised(args.checkpoint)
-    design = build(model, args.out, args.part, args.target_ms, args.clock_ns, args.projects, tell=say)
+    design = build(model, args.out, args.part, args.target_ms, args.clock_ns, args.projects, tell=say, sizing=sizing)
     print("\n".join(summary(design)))
     print(f"written to {args.out}: sizing.json, report.txt, report.json, report.png and the projects in graph1..")
     if design.shortages:
@@ -129,6 +131,9 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--part", default="xcu250-figd2104-2L-e", help="FPGA (default: %(default)s)")
     c.add_argument("--target-ms", type=positive, default=2.0, help="milliseconds an image (default: %(default)s)")
     c.add_argument("--clock-ns", type=positive, default=5.0, help="the clock's period (default: %(default)s)")
+    c.add_argument(
+        "--sizing", type=Path, help="write what this sizing.json says, for its part and clock; choose nothing"
+    )
     c.add_argument("--projects", type=int, default=4, help="sub-projects, at most (default: %(default)s)")
     c.add_argument("--out", type=Path, default=Path("build/hls/network"), help="folder (default: %(default)s)")
     c.set_defaults(run=vitis)

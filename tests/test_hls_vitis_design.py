@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from tensorflow import keras
 from hls import __main__ as command
 from hls.vitis import report
 from hls.vitis.build import build
-from hls.vitis.dataflow import simulate
-from hls.vitis.design import Design, design
+from hls.vitis.dataflow import DeadlockError, simulate
+from hls.vitis.design import Design, assess, design
+from hls.vitis.fifos import SHALLOW
 from hls.vitis.parts import Resources
 from hls.vitis.pragmas import bind_shallow_fifos
 from hls.vitis.project import convert_sized
 from hls.vitis.sizing import LayerSizing, Sizing, SizingError
+from hls.vitis.solve import legal_reuse_factors
 from hls.vitis.split import cuts, legal_cuts
 from hls.vitis.stages import Network, read_graph
 from quantize import checkpoint
@@ -210,6 +213,50 @@ def test_shallow_fifos_are_bound_to_shift_registers_once(built: tuple[Path, Desi
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# A sizing that was edited by hand
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sizing_as_it_was_chosen_does_what_was_found(network: Network, sized: Design):
+    found = assess(network, sized.sizing, target_ms=0.01)
+    assert (found.sizing, found.fifos.run.interval, found.total) == (
+        sized.sizing,
+        sized.fifos.run.interval,
+        sized.total,
+    )
+    assert found.fifos.least == sized.fifos.least and not found.shortages
+
+
+def test_an_edited_reuse_factor_is_kept_and_the_layer_that_is_too_slow_is_named(network: Network, sized: Design):
+    factor = max(legal_reuse_factors(*_inputs_and_outputs(network, "s3b0c2"), VITIS))
+    layers = {**sized.sizing.layers, "s3b0c2": LayerSizing("s3b0c2", "Resource", factor)}
+    found = assess(network, replace(sized.sizing, layers=layers), target_ms=0.01)
+    assert found.sizing.layers["s3b0c2"].reuse_factor == factor
+    assert found.shortages[0].startswith("s3b0c2 takes ")
+
+
+def _inputs_and_outputs(network: Network, name: str) -> tuple[int, int]:
+    [product] = [stage.product for stage in network.sized if stage.name == name]
+    assert product
+    return product.inputs, product.outputs
+
+
+def test_an_edited_depth_that_locks_up_is_refused_with_the_full_fifos_name(network: Network, sized: Design):
+    name, least = next(iter(sized.fifos.least.items()))
+    depths = {**dict.fromkeys(sized.sizing.fifo_depths, SHALLOW), **sized.fifos.least, name: least - 1}
+    with pytest.raises(DeadlockError, match=name):
+        assess(network, replace(sized.sizing, fifo_depths=depths), target_ms=0.01)
+
+
+@pytest.mark.parametrize("what", ["layers", "fifo_depths"])
+def test_a_sizing_of_another_network_is_refused(network: Network, sized: Design, what: str):
+    first, *_ = getattr(sized.sizing, what)
+    less = {name: value for name, value in getattr(sized.sizing, what).items() if name != first}
+    with pytest.raises(SizingError, match=f"{what} should name those of the network; missing or not known: {first}"):
+        assess(network, replace(sized.sizing, **{what: less}), target_ms=0.01)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # The command line
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -225,6 +272,22 @@ def test_the_command_writes_everything_and_its_status_says_whether_the_target_is
     printed = capsys.readouterr().out
     assert end.value.code == 1 and "NOT MET" in printed and "read pixel by pixel" in printed
     assert (tmp_path / "out" / "graph1" / "firmware" / "network.cpp").is_file()
+
+
+def test_the_command_writes_the_projects_of_an_edited_sizing(
+    model, sized: Design, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(checkpoint, "load_quantised", lambda path: model)
+    deeper = {**sized.sizing.fifo_depths, "layer2_out": 33}
+    replace(sized.sizing, fifo_depths=deeper).to_json(tmp_path / "mine.json")
+    arguments = ["--sizing", str(tmp_path / "mine.json"), "--target-ms", "0.01", "--projects", "1"]
+    monkeypatch.setattr(
+        sys, "argv", ["hls", "vitis", "--checkpoint", "net.npz", "--out", str(tmp_path / "out"), *arguments]
+    )
+    command.main()
+    top = (tmp_path / "out" / "graph1" / "firmware" / "network.cpp").read_text()
+    assert "#pragma HLS STREAM variable=layer2_out depth=33\n" in top
+    assert Sizing.from_json(tmp_path / "out" / "sizing.json").fifo_depths == deeper
 
 
 @pytest.mark.parametrize(

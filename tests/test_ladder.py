@@ -12,8 +12,10 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from running_service import running_service
 
+from driver.board import HlsOverlay
 from driver.golden import GoldenDevice
 from driver.runtime import Npu, Result
+from driver.streamed import StreamedNetwork
 from hls.compare import integers
 from hls.convert import IMAGE_FRACTION_BITS, convert
 from hls.npu.backend import program_path
@@ -21,6 +23,7 @@ from hls.vitis import timing
 from hls.vitis.csim import CSimulation
 from hls.vitis.fifos import size_fifos
 from hls.vitis.parts import find_part
+from hls.vitis.ports import write_ports
 from hls.vitis.project import convert_sized, write_project
 from hls.vitis.sizing import Sizing
 from hls.vitis.solve import solve
@@ -28,6 +31,7 @@ from hls.vitis.stages import read_graph
 from hw.program import Program
 from quantize import checkpoint, dataset, jets
 from quantize.images import jet_images
+from sim.hls_board import SimulatedHlsBoard
 from sim.verilated import VerilatedDevice
 
 IMAGES, C_SIMULATED = 20, 2
@@ -79,18 +83,34 @@ def test_eager_qkeras_equals_the_golden_model(model, program, images, golden):
     assert (integers(features, program.output) == golden).all()
 
 
-def test_the_golden_model_equals_hls4mls_c_simulation_of_the_sized_project(
-    model, program, images, golden, tmp_path: Path
-):
-    network = read_graph(graph := convert_sized(model, tmp_path))
+@pytest.fixture(scope="module")
+def hls_project(model, tmp_path_factory: pytest.TempPathFactory) -> tuple[CSimulation, Sizing, StreamedNetwork]:
+    """The sized HLS project, its C simulation, and what a board sees of it."""
+    folder = tmp_path_factory.mktemp("hls")
+    network = read_graph(graph := convert_sized(model, folder))
     solution = solve(network, graph.config.backend, CYCLES, find_part(PART))
     fifos = size_fifos(network, {s.name: timing.steps(s, solution.layers.get(s.name)) for s in network.stages})
     sizing = Sizing(PART, 5, solution.layers, fifos.depths)
+    project = write_project(sized := convert_sized(model, folder, sizing=sizing))
+    streams = write_ports([sized], [project], folder)
+    return CSimulation(project, optimise=1), sizing, streams
+
+
+def test_the_golden_model_equals_hls4mls_c_simulation_of_the_sized_project(program, images, golden, hls_project):
+    simulation, sizing, _ = hls_project
     assert max(layer.reuse_factor for layer in sizing.layers.values()) > 100  # not hls4ml's default, which is 1
-    simulation = CSimulation(write_project(convert_sized(model, tmp_path, sizing=sizing)), optimise=1)
     simulated = simulation.run(images[:C_SIMULATED] / 2**IMAGE_FRACTION_BITS)
     assert (integers(simulated.features, program.output) == golden[:C_SIMULATED]).all()
-    assert {name: fifo.depth for name, fifo in simulated.fifos.items()} == fifos.depths
+    assert {name: fifo.depth for name, fifo in simulated.fifos.items()} == sizing.fifo_depths
+
+
+def test_the_golden_model_equals_what_pynq_gets_of_the_hls_network_through_an_axi_dma(
+    program, images, golden, hls_project, tmp_path: Path
+):
+    simulation, _, streams = hls_project
+    with HlsOverlay(SimulatedHlsBoard(streams, simulation.run_beats).bitstream(tmp_path), timeout=300) as overlay:
+        features = overlay.run_batch(images[:C_SIMULATED])
+    assert (integers(features, program.output) == golden[:C_SIMULATED]).all()
 
 
 def test_the_golden_model_equals_the_rtl_and_every_cycle_is_accounted_for(program, images, golden, rtl):

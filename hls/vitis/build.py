@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hls.vitis import report
-from hls.vitis.design import Design, design
+from hls.vitis.design import Design, assess, design
 from hls.vitis.ports import write_ports
 from hls.vitis.pragmas import bind_shallow_fifos
 from hls.vitis.project import convert_sized, write_project
+from hls.vitis.sizing import Sizing
 from hls.vitis.split import cuts, legal_cuts, split
 from hls.vitis.stages import read_graph
 
@@ -30,10 +31,12 @@ def build(
     projects: int,
     name: str = "network",
     tell: Callable[[str], None] = lambda step: None,
+    sizing: Sizing | None = None,
 ) -> Design:
     """Size ``model`` and write its ``projects`` (at most as many as it can be cut into) into ``out``, beside sizing and report.
 
-    ``tell`` is told what begins. What hls4ml prints goes into ``out``/hls4ml.log. Raises CompileError, SizingError.
+    ``tell`` is told what begins. What hls4ml prints goes into ``out``/hls4ml.log. With a ``sizing`` (whose part and clock count) nothing is
+    chosen. Raises CompileError, SizingError, DeadlockError for FIFOs in it that are too shallow.
     """
     out.mkdir(parents=True, exist_ok=True)
     with (out / LOG).open("w") as log, contextlib.redirect_stdout(log), warnings.catch_warnings():
@@ -41,8 +44,12 @@ def build(
         tell("reading the network with hls4ml")
         graph = convert_sized(model, out, name)
         network = read_graph(graph)
-        tell("choosing reuse factors and FIFO depths")
-        found = design(network, graph.config.backend, part, clock_ns, target_ms)
+        if sizing is None:
+            tell("choosing reuse factors and FIFO depths")
+            found = design(network, graph.config.backend, part, clock_ns, target_ms)
+        else:
+            tell("simulating the schedule")
+            found = assess(network, sizing, target_ms)
         found.sizing.to_json(out / SIZING)
         report.write(found, out)
         projects = min(projects, len(legal_cuts(network)) + 1)

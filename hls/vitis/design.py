@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hls.vitis import estimate
-from hls.vitis.fifos import FifoPlan, size_fifos
+from hls.vitis.dataflow import simulate
+from hls.vitis.fifos import IMAGES, FifoPlan, least_depths, size_fifos
 from hls.vitis.parts import LABELS, Resources, find_part
-from hls.vitis.sizing import Sizing
+from hls.vitis.sizing import Sizing, SizingError
 from hls.vitis.solve import Solution, solve
 from hls.vitis.stages import Network
 from hls.vitis.timing import Steps, steps
@@ -124,3 +125,27 @@ def design(network: Network, backend: Any, part: str, clock_ns: float, target_ms
             break
         free = replace(free, bram18=max(0, free.bram18 - short))
     return found
+
+
+def assess(network: Network, sizing: Sizing, target_ms: float) -> Design:
+    """What ``sizing``, which somebody has edited, is expected to do. Nothing in it is changed.
+
+    Raises SizingError for layers or FIFOs that are missing or too many, DeadlockError, which names the full FIFOs, when they lock up.
+    """
+    inner = {name for name, stream in network.streams.items() if not stream.is_port}
+    for what, given, wanted in (
+        ("layers", set(sizing.layers), {stage.name for stage in network.sized}),
+        ("fifo_depths", set(sizing.fifo_depths), inner),
+    ):
+        if given != wanted:
+            raise SizingError(
+                f"{what} should name those of the network; missing or not known: {', '.join(sorted(given ^ wanted))}"
+            )
+    work = {stage.name: steps(stage, sizing.layers.get(stage.name)) for stage in network.stages}
+    run = simulate(network, work, sizing.fifo_depths, IMAGES)
+    target = math.floor(target_ms * 1e6 / sizing.clock_ns)
+    slowest = max(work, key=lambda name: work[name].interval)
+    interval = work[slowest].interval
+    slow = (f"{slowest} takes {interval:,} cycles, the target is {target:,}",) if interval > target else ()
+    plan = FifoPlan(sizing.fifo_depths, least_depths(network, work), run)
+    return Design(network, sizing, target, Solution(sizing.layers, interval, not slow, slow), plan, work)
