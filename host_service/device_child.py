@@ -26,7 +26,7 @@ from driver.device import Device, DeviceError, DeviceTimeoutError, Sensing, open
 from driver.pipeline import Job, Pipeline, Result
 from driver.pool import Pool
 from driver.runtime import WATCHDOG_CYCLES
-from host_service.allocator import keep_large_blocks
+from host_service.allocator import keep_large_blocks, settle
 from host_service.slots import Slots
 from hw.isa import ArrayConfig
 from hw.program import Program
@@ -103,6 +103,7 @@ class Child:
             if len(devices) == 1
             else Together(devices, timeout, self._finish)
         )
+        settle()
         self._answer(number, value=len(devices))
         sensing = next((device for device in devices if isinstance(device, Sensing)), None)
         if sensing is not None:  # NPUs of one overlay share the board's sensors

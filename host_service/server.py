@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from driver.runtime import TIMEOUT, Npu
 from host_service import tensorflow_serving
 from host_service.access import Access
-from host_service.allocator import give_back
+from host_service.allocator import give_back, settle
 from host_service.configuration import Configuration, Limits, Server, Tls
 from host_service.device_process import DeviceProcess
 from host_service.models import Model
@@ -200,6 +200,7 @@ async def serve_until_stopped(configuration: Configuration) -> None:
     service = await Service.of(configuration)
     try:
         port = await service.start(server.host, server.port, server.http_port)
+        settle()
         names = ", ".join(model.name for model in service.models)
         print(f"serving {names} on {server.host}:{port}", flush=True)
         if service.http_port >= 0:
