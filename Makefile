@@ -68,11 +68,11 @@ hls: $(VENV)/.installed  ## hls4ml's Vitis HLS projects of MODEL (demo, resnet50
 	$(BIN)/python -m hls vitis --checkpoint $(CHECKPOINT) --out build/hls/$(NAME) $(if $(PART),--part $(PART)) \
 	  $(if $(TARGET_MS),--target-ms $(TARGET_MS)) $(ARGS)
 
-hls-csim: $(VENV)/.installed  ## The C simulation of what `make hls` wrote for MODEL against the golden model (resnet50: 10 minutes)
+hls-csim: $(VENV)/.installed  ## The C simulation of what `make hls` wrote for MODEL against the golden model (resnet50: 4 minutes)
 	$(BIN)/python -m hls csim --checkpoint $(CHECKPOINT) --projects build/hls/$(NAME) \
 	  --build build/csim/$(NAME) --images $(or $(IMAGES),$(if $(filter resnet50,$(NAME)),1,2))
 
-hls-synth: $(VENV)/.installed  ## Vitis HLS on what `make hls` wrote for MODEL, its reports beside the estimates (BOARD=zcu104: bitstream)
+hls-synth: $(VENV)/.installed  ## Vitis HLS on what `make hls` wrote for MODEL, its reports beside the estimates (BOARD=zcu104, u250: bitstream)
 	$(BIN)/python -m hls synth --out build/hls/$(NAME) $(if $(BOARD),--board $(BOARD)) $(ARGS)
 
 bench-emulator: $(VENV)/.installed  ## The bit-exact CPU emulator beside ONNX Runtime's int8, Keras and hls4ml's C simulation (10 minutes)
