@@ -18,7 +18,7 @@ from hw.files import write_if_changed
 from hw.isa import ConfigurationError
 from hw.synth import tool
 from hw.synth.process import SynthesisError, run_tool
-from hw.synth.vitis import LINK_PHASES
+from hw.synth.vitis import LINK_PHASES, link_command
 from hw.synth.vivado import ERROR_LINE
 
 MOVERS = Path(__file__).parent / "cpp" / "movers.cpp"
@@ -41,7 +41,7 @@ def link(out: Path, board: Board, jobs: int = 1) -> Path:
     for path in objects:
         if not path.is_file():
             raise SynthesisError(f"Vitis HLS ended without an error but left no {path}")
-    command = link_command(executable, board, configuration, objects, _clock_mhz(out))
+    command = link_command(executable, board, configuration, XCLBIN, objects, _clock_mhz(out))
     run_tool(f"v++ {board.name}", command, work / "v++.log", LINK_PHASES, ERROR_LINE, folder=work)
     if not (work / XCLBIN).is_file():
         raise SynthesisError(f"v++ ended without an error but left no {XCLBIN} in {work}")
@@ -92,17 +92,6 @@ def link_configuration(board: Board, chain: list[tuple[str, str, str]]) -> str:
     lines += [f"sp={READER}_1.m_axi_gmem:{places[0][1]}", f"sp={WRITER}_1.m_axi_gmem:{places[-1][1]}"]
     lines += [f"slr={name}_1:{slr}" for name, slr in zip(kernels, slrs, strict=True)]
     return "\n".join([*lines, ""])
-
-
-def link_command(vpp: Path, board: Board, configuration: Path, objects: list[Path], clock_mhz: float) -> list[str]:
-    """v++'s command line (UG1702, v++ general options)."""
-    assert isinstance(board.build, VitisBuild)
-    return [
-        *(str(vpp), "--link", "--target", "hw", "--platform", board.build.platform, "--config", str(configuration)),
-        *("--kernel_frequency", f"{clock_mhz:g}", "--report_level", "2", "--save-temps"),
-        *("--temp_dir", "link", "--log_dir", "link/logs", "--report_dir", "link/reports"),
-        *("--output", XCLBIN, *(str(path) for path in objects)),
-    ]
 
 
 def _clock_mhz(out: Path) -> float:

@@ -5,6 +5,7 @@ Vivado packages the kernel object, v++ links one core for each SLR to the card's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hw.board import Board, VitisBuild
@@ -48,14 +49,21 @@ def build(board: Board, out: Path) -> Implementation:
     )
 
 
-def link_command(vpp: Path, board: Board, link: Path) -> list[str]:
-    """v++'s command line (UG1702, v++ general options)."""
+def link_command(
+    vpp: Path,
+    board: Board,
+    link: Path,
+    output: str = "npu.xclbin",
+    objects: Sequence[Path | str] = ("npu.xo",),
+    clock_mhz: float | None = None,
+) -> list[str]:
+    """v++'s command line (UG1702, v++ general options); the clock is the NPU's unless another is given."""
     assert isinstance(board.build, VitisBuild)
     return [
         *(str(vpp), "--link", "--target", "hw", "--platform", board.build.platform, "--config", str(link)),
-        *("--kernel_frequency", f"{board.array.clock_mhz:g}", "--report_level", "2", "--save-temps"),
+        *("--kernel_frequency", f"{clock_mhz or board.array.clock_mhz:g}", "--report_level", "2", "--save-temps"),
         *("--temp_dir", "link", "--log_dir", "link/logs", "--report_dir", "link/reports"),
-        *("--output", "npu.xclbin", "npu.xo"),
+        *("--output", output, *(str(path) for path in objects)),
     ]
 
 
