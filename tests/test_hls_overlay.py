@@ -100,8 +100,22 @@ def test_a_network_that_stands_still_is_a_timeout_and_a_restart_recovers_it(over
     with pytest.raises(DeviceTimeoutError, match=r"stands still: call restart\(\)"):
         overlay.run(IMAGES[0])
     overlay._timeout = 60
+    with pytest.raises(DeviceError, match=r"call restart\(\)"):
+        overlay.run(IMAGES[0])
     overlay.restart()
     assert (integers(overlay.run(IMAGES[1]), npu.npu.program.output) == golden[1]).all()
+
+
+def test_closing_after_a_failure_resets_the_logic_before_the_memory_goes_back(board, tmp_path: Path, monkeypatch):
+    with HlsOverlay(board.bitstream(tmp_path), timeout=0.2) as overlay:
+        board.streams.frozen = True
+        with pytest.raises(DeviceTimeoutError):
+            overlay.run(IMAGES[0])
+        held: list[int] = []
+        download = board.download
+        monkeypatch.setattr(board, "download", lambda *args: (held.append(board.memory_used), download(*args)))
+    assert len(held) == 1 and held[0] > 0
+    assert board.memory_used == 0 and board._armed is None
 
 
 @pytest.mark.parametrize("channels", [8, 64], ids=["less", "more"])
@@ -128,11 +142,12 @@ def test_an_image_that_does_not_fit_is_refused(overlay: HlsOverlay, image, messa
         overlay.run(image)
 
 
-def test_more_than_the_dma_carries_is_refused(network, chain, tmp_path: Path):
+def test_more_than_the_dma_carries_is_refused(network, chain, npu, golden, tmp_path: Path):
     with HlsOverlay(SimulatedHlsBoard(network, chain.run_beats).bitstream(tmp_path)) as overlay:
         overlay.dma.buffer_max_size = 1000
-        with pytest.raises(DeviceError, match=r"carries 1000 bytes at a time, not 1728: use smaller batches"):
+        with pytest.raises(ValueError, match=r"carries 1000 bytes at a time, not 1728: use smaller batches"):
             overlay.run_batch(IMAGES)
+        assert (integers(overlay.run(IMAGES[0]), npu.npu.program.output) == golden[0]).all()
 
 
 def test_a_bitstream_of_something_else_is_refused(network, chain, tmp_path: Path):

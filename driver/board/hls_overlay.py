@@ -58,6 +58,8 @@ class HlsOverlay(pynq.Overlay):
         self._turn = threading.Lock()
         self._buffers: tuple[PynqBuffer, PynqBuffer] | None = None
         self._capacity = 0
+        self._broken = False
+        """Whether a transfer failed: what moves bytes may still write to the buffers until the logic is reset."""
         names = set(self.ip_dict)
         self._mover: Mover
         if DMA in names:
@@ -77,15 +79,21 @@ class HlsOverlay(pynq.Overlay):
     def run_batch(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Features, float64 [count, n], of images, uint8 [count, height, width, channels], which follow one another through the network.
 
-        Raises ValueError for other images, DeviceError, DeviceTimeoutError when the network stands still.
+        Raises ValueError for other images, or more than a DMA carries; DeviceError, DeviceTimeoutError when the network stands still.
         """
         if not len(images):
             raise ValueError("no images")
         packed = np.stack([self.network.pack(image) for image in images])
         with self._turn:
+            if self._broken:
+                raise DeviceError(STANDS_STILL)
             source, target = self._room(len(images))
             source[: packed.size] = packed.reshape(-1)
-            self._mover.move(source, target, len(images), time.monotonic() + self._timeout)
+            try:
+                self._mover.move(source, target, len(images), time.monotonic() + self._timeout)
+            except RuntimeError:  # PYNQ's own too
+                self._broken = True
+                raise
             raw = np.array(target[: len(images) * self.network.features.nbytes]).reshape(len(images), -1)
         return np.stack([self.network.unpack(features) for features in raw])
 
@@ -94,10 +102,14 @@ class HlsOverlay(pynq.Overlay):
         with self._turn:
             self.download()
             self._mover.start()
+            self._broken = False
 
     def close(self) -> None:
-        """Give the contiguous memory back. May be called again."""
+        """Give the contiguous memory back; loads the bitstream again if something may still write there. May be called again."""
         with self._turn:
+            if self._broken:
+                self.download()
+                self._broken = False
             for buffer in self._buffers or ():
                 buffer.freebuffer()
             self._buffers, self._capacity = None, 0
@@ -138,7 +150,7 @@ class _Dma:
         taken, given = self._network.image.nbytes, self._network.features.nbytes
         send, receive = self._dma.sendchannel, self._dma.recvchannel
         if count * taken > self._dma.buffer_max_size:
-            raise DeviceError(
+            raise ValueError(
                 f"the DMA carries {self._dma.buffer_max_size} bytes at a time, not {count * taken}: use smaller batches"
             )
         for image in range(count):
