@@ -70,7 +70,7 @@ hls: $(VENV)/.installed  ## hls4ml's Vitis HLS projects of MODEL (demo, resnet50
 
 hls-csim: $(VENV)/.installed  ## The C simulation of what `make hls` wrote for MODEL against the golden model (resnet50: 4 minutes)
 	$(BIN)/python -m hls csim --checkpoint $(CHECKPOINT) --projects build/hls/$(NAME) \
-	  --build build/csim/$(NAME) --images $(or $(IMAGES),$(if $(filter resnet50,$(NAME)),1,2))
+	  --build build/csim/$(NAME) --images $(or $(IMAGES),$(if $(filter resnet50,$(NAME)),1,2)) $(ARGS)
 
 hls-synth: $(VENV)/.installed  ## Vitis HLS on what `make hls` wrote for MODEL, its reports beside the estimates (BOARD=zcu104, u250: bitstream)
 	$(BIN)/python -m hls synth --out build/hls/$(NAME) $(if $(BOARD),--board $(BOARD)) $(ARGS)

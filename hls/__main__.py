@@ -88,7 +88,9 @@ def csim(args: argparse.Namespace) -> None:
 
     projects = find_projects(args.projects) if args.projects else []
     model = checkpoint.load_quantised(args.checkpoint)
-    result = compare.run(model, args.build, args.images, args.seed, say, projects, progress=True)
+    if args.ports and not projects:
+        raise ValueError("--ports needs --projects: ports are what `make hls` writes")
+    result = compare.run(model, args.build, args.images, args.seed, say, projects, True, args.ports)
     print(result)
     if not result.equal:
         raise SystemExit(1)
@@ -155,6 +157,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--images", type=int, default=2, help="number of random images (default: %(default)s)")
     c.add_argument("--seed", type=int, default=0, help="of the images (default: %(default)s)")
     c.add_argument("--projects", type=Path, help="folder of `make hls` (default: a project as hls4ml sizes it)")
+    c.add_argument("--ports", action="store_true", help="beat by beat, through the ports that a board connects")
     c.add_argument(
         "--build", type=Path, default=Path("build/csim"), help="folder for the HLS project (default: %(default)s)"
     )

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from driver.streamed import StreamedNetwork
 from hls.convert import IMAGE_FRACTION_BITS, convert
 from hls.vitis.csim import Chain
+from hls.vitis.ports import NETWORK
 from hls.vitis.project import convert_sized, write_project
 from hw.program import Output
 
@@ -50,11 +52,13 @@ def run(
     report: Callable[[str], None] = lambda step: None,
     projects: Sequence[Path] = (),
     progress: bool = False,
+    through_ports: bool = False,
 ) -> Comparison:
     """Compute random images with a QKeras ``model`` on all three.
 
     ``build``: folder for the HLS project and the program. ``report`` is told what begins, since g++ takes its time. ``projects``: HLS
-    projects of the model to simulate; without any it is written as hls4ml sizes it.
+    projects of the model to simulate; without any it is written as hls4ml sizes it. ``through_ports``: beat by beat through the ports that
+    `make hls` gave them, as a board's memory holds images and features.
     """
     report("compiling for the golden model")
     npu = convert(model, "NPU", str(build), "network")
@@ -70,5 +74,10 @@ def run(
     report("compiling with g++ (about a minute)")
     simulation = Chain(projects)
     report(f"simulating {images} image(s), FIFOs as deep as the project says")
-    csim = simulation.predict(x, progress=progress)
+    if through_ports:
+        streamed = StreamedNetwork.load(projects[0].parent / NETWORK)
+        beats, _ = simulation.run_beats(np.stack([streamed.pack(image) for image in x]))
+        csim = np.stack([streamed.unpack(features) for features in beats])
+    else:
+        csim = simulation.predict(x, progress=progress)
     return Comparison(integers(qkeras, output), integers(golden, output), integers(csim, output))

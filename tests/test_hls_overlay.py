@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from driver.board import HlsOverlay
 from driver.device import DeviceError, DeviceTimeoutError
 from driver.streamed import BEAT_BYTES, Port, StreamedNetwork
+from hls import __main__ as command
+from hls import compare
 from hls.compare import integers
 from hls.convert import convert
 from hls.vitis.build import build
@@ -168,6 +171,18 @@ def test_a_description_that_is_none_is_refused(tmp_path: Path):
     (tmp_path / "network.json").write_text('{"shape": [4, 4, 3]}')
     with pytest.raises(ValueError, match="does not describe a network of `make hls`"):
         HlsOverlay(tmp_path / "network.bit")
+
+
+def test_the_command_compares_the_features_behind_the_ports(
+    model, out: Path, chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(checkpoint, "load_quantised", lambda path: model)
+    monkeypatch.setattr(compare, "Chain", lambda projects: chain)  # compiled already
+    monkeypatch.setattr(chain, "predict", None)
+    arguments = ["csim", "--checkpoint", "net.npz", "--projects", str(out), "--ports", "--build", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["hls", *arguments])
+    command.main()
+    assert "hls4ml C simulation  32/32 features equal to the golden model" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------------------------------------------------------
