@@ -34,7 +34,8 @@ from quantize import boosted_tree, checkpoint, dataset, float_network, jets, plo
 from quantize.dataset import Jets, written_whole
 from quantize.evaluate import Performance, auc_difference, evaluate
 from quantize.pipeline import CALIBRATED, FINETUNED, FLOAT, NETWORK, STAGES
-from quantize.torch_network import Folded, Quantised
+from quantize.torch_network import Featurizer, Folded, Quantised
+from quantize.torch_pipeline import FEATURES
 from quantize.train import LabelledImages
 
 PAPER = {
@@ -47,11 +48,12 @@ PAPER = {
 """Accuracy, AUC and 1/eB at eS = 30 % of the paper's Table 1; its NPU is Brainwave."""
 TREES = "boosted trees, no images"
 COMPARED = (
+    ("quantised", "floating point"),
     ("quantised, fine-tuned", "floating point"),
     ("NPU, classifier re-fit", "floating point"),
     ("NPU, classifier re-fit", TREES),
 )
-"""Rows whose AUCs are subtracted."""
+"""Rows whose AUCs are subtracted; each with the error of the difference, by bootstrap over the same jets."""
 FRESH = jets.Recipe(seed=7200)
 """Of jets that are made when there are none; no training has used it."""
 WITNESSED = 16
@@ -80,6 +82,8 @@ class Bench:
     """How many jets to send through the RTL as well."""
     framework: str = "keras"
     """What computes the rows that are not the NPU's; torch, which is faster, is compared with eager QKeras on a few jets."""
+    kept: Path = Path("build/physics/features")
+    """Folder of the features that PyTorch has computed."""
     rows: dict[str, Row] = field(default_factory=dict)
     _drawn: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     _last: tuple[checkpoint.QuantisedNetwork, NDArray[np.float32], NDArray[np.float32]] | None = None
@@ -96,9 +100,7 @@ class Bench:
             raise ValueError(f"{path} has no classifier: there is no row to measure")
         planes = self.images(network.config.size)
         if self.framework == "torch":
-            features = torch_train.features(
-                Folded(network.config, network.weights).to(torch_train.best_device()), planes
-            )
+            features = self._by_torch(Folded(network.config, network.weights), planes)
         else:
             features = train.features(network.to_keras(), planes)
         self.add("floating point", network.classifier.probabilities(features)[:, 1])
@@ -145,9 +147,13 @@ class Bench:
         """The exact features [n, features] of the network, of which `model` is the QKeras twin."""
         if self.framework == "keras":
             return train.features(model, planes)
-        exact = torch_train.features(Quantised.of(network).to(torch_train.best_device()), planes)
+        exact = self._by_torch(Quantised.of(network), planes)
         must_be_equal("PyTorch == eager QKeras", exact[:WITNESSED], train.features(model, planes[:WITNESSED]))
         return exact
+
+    def _by_torch(self, featurizer: Featurizer, planes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The features by PyTorch, kept where `python -m quantize refit` keeps them: what it computed need not be computed again."""
+        return torch_train.kept_features(featurizer.to(torch_train.best_device()), planes, self.kept)
 
     def images(self, size: int) -> NDArray[np.uint8]:
         """One channel of the test jets' images, uint8 [n, size, size]; drawn once a size."""
@@ -211,6 +217,7 @@ def _run(options: argparse.Namespace) -> None:
         options.out,
         options.rtl,
         options.framework,
+        options.workshop / FEATURES if options.workshop.is_dir() else options.out / FEATURES,
     )
     present = {stage for stage, path in files.items() if path.is_file()}
     if FLOAT in present:

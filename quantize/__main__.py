@@ -83,7 +83,9 @@ def _workshop(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # a
         raise ValueError("--framework torch needs PyTorch: pip install 'quarkwave[torch]'")
     from quantize.torch_pipeline import Door, TorchWorkshop
 
-    door = Door(options.start, options.noise, options.batch_norm == "yes", options.minutes, options.device)
+    door = Door(
+        options.start, options.noise, options.batch_norm == "yes", options.minutes, options.device, options.teacher
+    )
     return TorchWorkshop(options.out, plan, options.jets, door)
 
 
@@ -270,6 +272,9 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--start", type=Path, help="float.npz to begin with: any size, as wide or narrower")
         step.add_argument("--noise", type=float, default=0.02, help="on replicated channels, where START is narrower")
         step.add_argument("--batch-norm", choices=("yes", "no"), default="yes", help="no: train the folded network")
+        step.add_argument(
+            "--teacher", action="store_true", help="fine-tune towards the float network's features, not labels"
+        )
         step.add_argument("--minutes", type=float, help="of training at most, however many epochs")
         step.add_argument("--device", help="cuda or cpu; the GPU where there is one when not given")
         if name == "demo-net":

@@ -63,18 +63,22 @@ def to_integers(config: resnet.ResNetConfig, fractions: resnet.Fractions, model:
     return QuantisedNetwork(config, fractions, kernels, biases)
 
 
-def to_keras(network: QuantisedNetwork) -> keras.Model:
-    """Return the QKeras featurizer with exactly these integers."""
+def dequantised(network: QuantisedNetwork) -> dict[str, ConvWeights]:
+    """Return the values that the integers stand for, by convolution; float32 holds them exactly."""
     accumulators = resnet.accumulator_fractions(network.config, network.fractions)
-    model = resnet.quantised(network.config, network.fractions)
-    weights = {
+    return {
         name: ConvWeights(
             np.ldexp(network.kernels[name].astype(np.float32), -network.fractions.weights[name]),
             np.ldexp(network.biases[name].astype(np.float32), -accumulators[name]),
         )
         for name in network.kernels
     }
-    set_weights(model, weights)
+
+
+def to_keras(network: QuantisedNetwork) -> keras.Model:
+    """Return the QKeras featurizer with exactly these integers."""
+    model = resnet.quantised(network.config, network.fractions)
+    set_weights(model, dequantised(network))
     return model
 
 

@@ -9,7 +9,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from tensorflow import keras
 
 from quantize import checkpoint, dataset, float_network, head, resnet, train
+from quantize.bias_correction import correct_biases
 from quantize.calibrate import candidates
 from quantize.classifier import Classifier
 from quantize.evaluate import evaluate
 from quantize.float_network import FloatNetwork
-from quantize.fold import fold, set_weights
+from quantize.fold import ConvWeights, fold, set_weights
 from quantize.images import CHANNELS
 
 FLOAT, CALIBRATED, FINETUNED, NETWORK = "float.npz", "calibrated.npz", "finetuned.npz", "network.npz"
@@ -120,13 +121,21 @@ class Workshop:
         provenance = {"stage": "calibrated", "errors": found.errors}
         checkpoint.save(self.folder / CALIBRATED, checkpoint.Checkpoint(found.network, classifier, provenance))
 
+    def load_calibrated(self) -> tuple[dict[str, ConvWeights], resnet.Fractions, Classifier]:
+        """Return what fine-tuning starts from: kernels before rounding, corrected biases, the binary points and the classifier."""
+        calibrated = checkpoint.load(self.folder / CALIBRATED).network
+        network, classifier = self.load_float()
+        corrected = checkpoint.dequantised(calibrated)
+        # Float kernels: what rounding took away may yet move a weight.
+        weights = {name: replace(conv, bias=corrected[name].bias) for name, conv in network.weights.items()}
+        return weights, calibrated.fractions, classifier
+
     def finetune(self) -> None:
         """Fine-tune the quantised network together with its classifier, into finetuned.npz."""
         plan = self.plan
-        fractions = checkpoint.load(self.folder / CALIBRATED).network.fractions
-        network, classifier = self.load_float()
+        weights, fractions, classifier = self.load_calibrated()
         featurizer = resnet.quantised(plan.config, fractions)
-        set_weights(featurizer, network.weights)  # the float weights: what rounding took away may yet move a weight
+        set_weights(featurizer, weights)
         tagger = train.add_classifier(featurizer, len(classifier.b1))
         train.set_classifier(tagger, classifier)
         history = train.fit(
@@ -208,7 +217,7 @@ def quantise(
     float_features: Callable[[FloatNetwork], NDArray] | None = None,
     features: Callable[[checkpoint.QuantisedNetwork], NDArray] | None = None,
 ) -> Quantisation:
-    """Return the float network in integers, with the binary points whose features are nearest to the float network's.
+    """Return the float network in integers: biases corrected, and the binary points whose features are nearest to the float network's.
 
     images: uint8 [n, size, size, channels], a sample of what it will see. float_features, features: what computes the features of
     that sample, [n, features]; Keras if not given. An error is the features' squared error over their variance.
@@ -218,7 +227,7 @@ def quantise(
     made, errors = {}, {}
     for power, fractions in candidates(network.config, network.weights, images).items():
         model = resnet.quantised(network.config, fractions)
-        set_weights(model, network.weights)
+        set_weights(model, correct_biases(network.config, network.weights, fractions, images))
         made[power] = checkpoint.to_integers(network.config, fractions, model)
         found = features(made[power]) if features else _features(model, images)
         errors[power] = float(np.square(found - wanted).sum() / spread)

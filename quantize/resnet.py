@@ -256,13 +256,17 @@ def quantised(config: ResNetConfig, fractions: Fractions) -> keras.Model:
     return _featurizer(config, _Quantised(config, fractions), "resnet_quantised")
 
 
-def _featurizer(config: ResNetConfig, arithmetic: _Folded, name: str) -> keras.Model:
+def compute(config: ResNetConfig, arithmetic: Any, image: Any) -> Any:
+    """Return the features of an image by the network's topology: of a Keras input, or eagerly of an array [n, size, size, channels].
+
+    arithmetic: has `conv(x, conv)` of an already padded x, `relu(x, name)` and `shortcut(x, name)`.
+    """
+
     def conv(x: Any, spec: Conv) -> Any:
         if spec.padding:
             x = layers.ZeroPadding2D(spec.padding, name=f"{spec.name}_pad")(x)
         return arithmetic.conv(x, spec)
 
-    image = layers.Input((config.size, config.size, config.channels), name="image")
     x = arithmetic.relu(conv(image, config.stem), "stem_relu")
     x = layers.MaxPooling2D(3, 2, padding="valid", name="pool")(layers.ZeroPadding2D(1, name="pool_pad")(x))
     for block in config.blocks:
@@ -274,4 +278,9 @@ def _featurizer(config: ResNetConfig, arithmetic: _Folded, name: str) -> keras.M
         x = arithmetic.relu(conv(x, second), f"{second.name}_relu")
         x = layers.Add(name=f"{block.name}add")([conv(x, third), shortcut])
         x = arithmetic.relu(x, f"{block.name}relu")
-    return keras.Model(image, layers.GlobalAveragePooling2D(name="features")(x), name=name)
+    return layers.GlobalAveragePooling2D(name="features")(x)
+
+
+def _featurizer(config: ResNetConfig, arithmetic: _Folded, name: str) -> keras.Model:
+    image = layers.Input((config.size, config.size, config.channels), name="image")
+    return keras.Model(image, compute(config, arithmetic, image), name=name)

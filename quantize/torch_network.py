@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from quantize import quantisers, resnet
-from quantize.checkpoint import QuantisedNetwork
+from quantize.checkpoint import QuantisedNetwork, dequantised
 from quantize.classifier import Classifier
 from quantize.fold import ConvWeights
 from quantize.resnet import Conv, Fractions, ResNetConfig
@@ -161,15 +161,7 @@ class Quantised(Folded):
     @staticmethod
     def of(network: QuantisedNetwork) -> "Quantised":
         """The network with exactly these integers."""
-        accumulators = resnet.accumulator_fractions(network.config, network.fractions)
-        weights = {
-            name: ConvWeights(
-                np.ldexp(kernel.astype(np.float32), -network.fractions.weights[name]),
-                np.ldexp(network.biases[name].astype(np.float32), -accumulators[name]),
-            )
-            for name, kernel in network.kernels.items()
-        }
-        return Quantised(network.config, weights, network.fractions)
+        return Quantised(network.config, dequantised(network), network.fractions)
 
     def _kernel(self, name: str) -> Tensor:
         return _fixed_point(self.kernels[name], quantisers.WEIGHT_BITS, self.fractions.weights[name])
@@ -212,7 +204,11 @@ class Tagger(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [n, 2]: QCD and top."""
-        return self.logits(functional.relu(self.hidden(self.featurizer(x))))
+        return self.classify(self.featurizer(x))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return the logits of features [n, features]."""
+        return self.logits(functional.relu(self.hidden(features)))
 
     @torch.no_grad()
     def classifier(self) -> Classifier:

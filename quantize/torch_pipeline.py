@@ -18,10 +18,12 @@ from quantize import checkpoint, dataset, float_network, plots, torch_train
 from quantize.classifier import Classifier
 from quantize.float_network import FloatNetwork
 from quantize.images import jet_planes
-from quantize.pipeline import CALIBRATED, FINETUNED, FLOAT, Plan, Workshop
+from quantize.pipeline import FINETUNED, FLOAT, Plan, Workshop
 from quantize.torch_network import Featurizer, Folded, Quantised, Tagger, Trainable, network_input
 from quantize.widen import widen
 
+FEATURES = "features"
+"""Folder of a workshop with the features that have been computed."""
 STATISTICS_JETS = 256
 """How many jets give a folded network its batch normalisation back."""
 
@@ -31,7 +33,8 @@ class Door:
     """What only this framework takes.
 
     start: float network to begin with; a fresh one when None. noise: see widen. batch_norm: train with it, or the folded network.
-    minutes: longest training. device: cpu or cuda; the GPU where there is one when None.
+    minutes: longest training. device: cpu or cuda; the GPU where there is one when None. teacher: fine-tune towards the float network's
+    features, not the labels.
     """
 
     start: Path | None = None
@@ -39,6 +42,7 @@ class Door:
     batch_norm: bool = True
     minutes: float | None = None
     device: str | None = None
+    teacher: bool = False
 
 
 class TorchWorkshop(Workshop):
@@ -81,14 +85,23 @@ class TorchWorkshop(Workshop):
     def finetune(self) -> None:
         """Fine-tune the quantised network together with its classifier, into finetuned.npz."""
         plan = self.plan
-        fractions = checkpoint.load(self.folder / CALIBRATED).network.fractions
-        network, classifier = self.load_float()
-        featurizer = Quantised(plan.config, network.weights, fractions)
+        weights, fractions, classifier = self.load_calibrated()
+        featurizer = Quantised(plan.config, weights, fractions)
         tagger = _with_classifier(featurizer, classifier)
         train, val = self._jets("train", plan.finetuning_jets), self._jets("val", plan.validation_jets)
         # A float network that went on learning is fine-tuned anew.
-        progress = self._fit(tagger, train, val, "finetune", f"-{zlib.crc32((self.folder / FLOAT).read_bytes()):08x}")
-        provenance = {"stage": "finetuned", "framework": f"PyTorch {torch.__version__}", "curve": progress.curve}
+        of = f"-{zlib.crc32((self.folder / FLOAT).read_bytes()):08x}"
+        teacher = None
+        if self.door.teacher:
+            network, _ = self.load_float()
+            teacher, of = Folded(network.config, network.weights), f"{of}-teacher"
+        progress = self._fit(tagger, train, val, "finetune", of, teacher)
+        provenance = {
+            "stage": "finetuned",
+            "framework": f"PyTorch {torch.__version__}",
+            "teacher": self.door.teacher,
+            "curve": progress.curve,
+        }
         made = checkpoint.Checkpoint(featurizer.to_integers(), tagger.classifier(), provenance)
         checkpoint.save(self.folder / FINETUNED, made)
 
@@ -101,16 +114,7 @@ class TorchWorkshop(Workshop):
         return self._kept_features(Quantised.of(network), planes)
 
     def _kept_features(self, featurizer: Featurizer, planes: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Compute features once: they stay in features/, named after what they are features of."""
-        key = zlib.crc32(planes.tobytes(), zlib.crc32(type(featurizer).__name__.encode()))
-        for tensor in featurizer.state_dict().values():
-            key = zlib.crc32(tensor.numpy().tobytes(), key)
-        path = self.folder / "features" / f"{key:08x}.npy"
-        if not path.is_file():
-            values = torch_train.features(featurizer.to(self.device), planes)
-            with dataset.written_whole(path) as temporary:
-                np.save(temporary, values)
-        return np.load(path)
+        return torch_train.kept_features(featurizer.to(self.device), planes, self.folder / FEATURES)
 
     def _jets(self, split: str, limit: int | None) -> dataset.Jets:
         return dataset.read(self.jets / f"{split}.h5", limit)
@@ -142,11 +146,17 @@ class TorchWorkshop(Workshop):
         return _with_classifier(featurizer, start.classifier)
 
     def _fit(
-        self, tagger: Tagger, train: dataset.Jets, val: dataset.Jets, stage: str, of: str = ""
+        self,
+        tagger: Tagger,
+        train: dataset.Jets,
+        val: dataset.Jets,
+        stage: str,
+        of: str = "",
+        teacher: Featurizer | None = None,
     ) -> torch_train.Progress:
         schedule = self.plan.float_schedule if stage == "float" else self.plan.finetune_schedule
         folder = self.folder / f"{stage}-checkpoint{of}"
-        progress = torch_train.fit(tagger, train, val, schedule, folder, self.device, self.door.minutes)
+        progress = torch_train.fit(tagger, train, val, schedule, folder, self.device, self.door.minutes, teacher)
         with dataset.written_whole(self.folder / f"{stage}-curve.json") as temporary:
             temporary.write_text(json.dumps(progress.curve, indent=1) + "\n")
         return progress

@@ -5,6 +5,7 @@ interrupted training goes on from its checkpoint. On a GPU, float training compu
 is exact everywhere.
 """
 
+import hashlib
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from quantize.train import Schedule
 RECORDS = 20
 """Points of a learning curve."""
 CHECKPOINT_SECONDS = 120.0
+KEPT = 100
+"""Jets whose features are kept together."""
 
 
 @dataclass
@@ -50,11 +53,14 @@ def fit(
     folder: Path,
     device: str | None = None,
     minutes: float | None = None,
+    teacher: Featurizer | None = None,
 ) -> Progress:
     """Train a tagger in place.
 
     folder: holds a checkpoint, written every two minutes; training continues from there when it exists.
     minutes: end after this time even when the epochs are not over; the learning rate falls to zero in time.
+    teacher: a featurizer whose features are learned instead of the labels (Hinton et al., arXiv:1503.02531): the loss is the squared
+    error of the features over the variance of the teacher's. An image then says as much as it has features. The classifier stays.
     The curve's loss, accuracy and AUC are those of training jets before the network learned from them: in the first epoch they are
     jets that it has never seen. val_auc is measured on `val`, before and after.
     """
@@ -65,6 +71,8 @@ def fit(
     if quantised:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     tagger.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as torch documents it
+    if teacher is not None:
+        teacher.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(tagger.parameters(), schedule.rate, eps=1e-7, fused=True)  # Keras's epsilon
     size = tagger.featurizer.config.size
     per_epoch = len(train) // schedule.batch
@@ -90,8 +98,15 @@ def fit(
         tagger.train()
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device, torch.bfloat16, enabled=device != "cpu" and not quantised):
-            logits = tagger(network_input(planes, device))
-            loss = functional.cross_entropy(logits.float(), labels)
+            x = network_input(planes, device)
+            given = tagger.featurizer(x)
+            logits = tagger.classify(given)
+            if teacher is None:
+                loss = functional.cross_entropy(logits.float(), labels)
+            else:
+                with torch.no_grad():
+                    wanted = teacher(x)
+                loss = (given - wanted).square().sum() / (wanted - wanted.mean(dim=0)).square().sum()
         loss.backward()
         optimizer.step()
         progress.images += len(chosen)
@@ -124,6 +139,26 @@ def features(featurizer: Featurizer, planes: NDArray[np.uint8], batch: int = 32)
     featurizer.eval()
     starts = tqdm(range(0, len(planes), batch), desc="features", unit="batch", leave=False, mininterval=5)
     return np.concatenate([featurizer(network_input(planes[s : s + batch], device)).cpu().numpy() for s in starts])
+
+
+def kept_features(featurizer: Featurizer, planes: NDArray[np.uint8], folder: Path) -> NDArray[np.float32]:
+    """Return `features`, computed once: they stay in `folder`, in parts; an interrupted run goes on, a longer one adds to them."""
+    digest = hashlib.sha256(repr((type(featurizer).__name__, featurizer.config)).encode())
+    if isinstance(featurizer, Quantised):
+        fractions = featurizer.fractions
+        digest.update(repr((sorted(fractions.weights.items()), sorted(fractions.activations.items()))).encode())
+    for name, tensor in featurizer.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    parts = []
+    for start in tqdm(range(0, len(planes), KEPT), desc="features", unit=f"{KEPT} jets", leave=False):
+        part = planes[start : start + KEPT]
+        key = f"{hashlib.sha256(part.tobytes()).hexdigest()[:12]}.npy"
+        path = folder / digest.hexdigest()[:12] / key
+        if not path.is_file():
+            with written_whole(path) as temporary:
+                np.save(temporary, features(featurizer, part))
+        parts.append(np.load(path))
+    return np.concatenate(parts)
 
 
 class _Window:

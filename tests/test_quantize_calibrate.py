@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from quantize import checkpoint, resnet, train
+from quantize.bias_correction import correct_biases
 from quantize.calibrate import POWERS, calibrate, candidates, holding, rounding_errors
 from quantize.float_network import FloatNetwork
 from quantize.fold import ConvWeights, set_weights
@@ -79,7 +80,7 @@ def test_of_all_candidates_the_one_with_the_nearest_features_is_taken():
     errors = {}
     for power, fractions in candidates(CONFIG, network.weights, sample).items():
         model = resnet.quantised(CONFIG, fractions)
-        set_weights(model, network.weights)
+        set_weights(model, correct_biases(CONFIG, network.weights, fractions, sample))
         errors[power] = np.square(train.compute(model, inputs) - wanted).sum()
         if fractions == found.network.fractions:
             nearest = errors[power]

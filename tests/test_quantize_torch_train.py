@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,9 @@ from test_quantize_command import learnable_jets
 
 from quantize import checkpoint, dataset, float_network, resnet, torch_train, train
 from quantize.__main__ import main
+from quantize.calibrate import calibrate
+from quantize.fold import ConvWeights
+from quantize.torch_network import Folded, Quantised, Tagger, Trainable
 from quantize.train import Schedule
 
 CONFIG = resnet.ResNetConfig(stages=(1, 1), width=4, size=16)
@@ -19,8 +23,6 @@ SEED = 41
 
 def tagger():
     torch.manual_seed(SEED)
-    from quantize.torch_network import Tagger, Trainable
-
     return Tagger(Trainable(CONFIG), 8)
 
 
@@ -107,6 +109,56 @@ def test_too_few_jets_for_a_batch_are_refused(tmp_path):
         torch_train.fit(tagger(), jets, jets, Schedule(1, 16, 1e-3), tmp_path)
 
 
+def test_a_teacher_brings_the_quantised_features_nearer_to_its_own_and_leaves_the_classifier(tmp_path):
+    jets = learnable_jets(64, 1)
+    teacher = Folded(CONFIG, tagger().featurizer.eval().fold())
+    planes = train.LabelledImages.of(jets.constituents, jets.is_top, CONFIG.size).planes
+    fractions = calibrate(CONFIG, teacher.fold(), np.repeat(planes[:32, ..., None], 3, axis=-1))
+    astray = {name: ConvWeights(conv.kernel, conv.bias + np.float32(0.05)) for name, conv in teacher.fold().items()}
+    pupil = Tagger(Quantised(CONFIG, astray, fractions), 8)
+    wanted, classifier = torch_train.features(teacher, planes), pupil.classifier()
+    before = np.square(torch_train.features(pupil.featurizer, planes) - wanted).sum()
+    torch_train.fit(pupil, jets, jets, Schedule(4, 16, 1e-2, SEED), tmp_path, teacher=teacher)
+    after = np.square(torch_train.features(pupil.featurizer, planes) - wanted).sum()
+    assert after < 0.5 * before, f"seed {SEED}: {before} {after}"
+    np.testing.assert_array_equal(pupil.classifier().w1, classifier.w1)
+    np.testing.assert_array_equal(torch_train.features(teacher, planes), wanted)  # it does not learn
+
+
+def test_features_are_computed_once_and_a_longer_sample_adds_to_them(tmp_path, monkeypatch):
+    featurizer = tagger().featurizer
+    planes = np.random.default_rng(SEED).integers(0, 256, (7, CONFIG.size, CONFIG.size), dtype=np.uint8)
+    expected, compute, computed = torch_train.features(featurizer, planes), torch_train.features, []
+
+    def counted(featurizer, part):
+        computed.append(len(part))
+        return compute(featurizer, part)
+
+    monkeypatch.setattr(torch_train, "KEPT", 3)
+    monkeypatch.setattr(torch_train, "features", counted)
+    for count, new in ((3, [3]), (7, [3, 1]), (7, [])):
+        computed.clear()
+        got = torch_train.kept_features(featurizer, planes[:count], tmp_path)
+        np.testing.assert_allclose(got, expected[:count], rtol=1e-5, atol=1e-6)
+        assert computed == new
+
+
+def test_kept_features_are_not_taken_for_those_of_another_network(tmp_path):
+    """The same weights with other binary points, or rounded at all, are another network."""
+    planes = np.random.default_rng(SEED).integers(0, 256, (4, CONFIG.size, CONFIG.size), dtype=np.uint8)
+    weights = tagger().featurizer.eval().fold()
+    fractions = calibrate(CONFIG, weights, np.repeat(planes[..., None], 3, axis=-1))
+    coarser = replace(fractions, activations={name: bits - 1 for name, bits in fractions.activations.items()})
+    for featurizer in (
+        Folded(CONFIG, weights),
+        Quantised(CONFIG, weights, fractions),
+        Quantised(CONFIG, weights, coarser),
+    ):
+        got = torch_train.kept_features(featurizer, planes, tmp_path)
+        np.testing.assert_array_equal(got, torch_train.features(featurizer, planes))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_a_small_network_grows_into_a_large_one_and_goes_on_to_the_artefact(tmp_path, capfd):
     jets = tmp_path / "jets"
     for seed, (split, count) in enumerate({"train": 256, "val": 64, "test": 64}.items()):
@@ -121,7 +173,7 @@ def test_a_small_network_grows_into_a_large_one_and_goes_on_to_the_artefact(tmp_
     for step in (
         ["train", *large, *start, "--batch-norm", "no"],
         ["calibrate", *large],
-        ["finetune", *large],
+        ["finetune", *large, "--teacher"],
         ["refit", *large],
     ):
         assert main(step) == 0, capfd.readouterr().err
