@@ -155,6 +155,7 @@ def test_a_run_that_timed_out_does_not_disturb_the_next(rtl: VerilatedDevice):
         with pytest.raises(DeviceTimeoutError):
             npu.run(IMAGE)
         rtl.inject()
+        npu._pipeline.timeout = 60.0
         other = random_image(np.random.default_rng(4), PROGRAM)
         assert np.array_equal(npu.run(other).result, feature_sums(featurizer_layers(3), other))
 

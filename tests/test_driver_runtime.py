@@ -248,6 +248,7 @@ def test_after_a_time_out_the_next_run_is_right():
         with pytest.raises(DeviceTimeoutError):
             npu.run(IMAGES[0])
         device.slow = False
+        npu._pipeline.timeout = 60.0
         assert np.array_equal(npu.run(IMAGES[1]).result, SUMS[1])
 
 
