@@ -5,8 +5,11 @@ import subprocess
 import sys
 import urllib.request
 from configparser import ConfigParser
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
+import kubernetes_validate
 import numpy as np
 import pytest
 import yaml
@@ -19,6 +22,8 @@ from hw.sources import ROOT
 
 DEPLOY = ROOT / "host_service" / "deploy"
 PROGRAM = featurizer(81)
+KUBERNETES = "1.30"
+"""The release whose schemas are held against the cluster's values."""
 
 
 @pytest.fixture
@@ -28,6 +33,10 @@ def models(tmp_path: Path) -> Path:
     (folder / "featurizer" / "1").mkdir(parents=True)
     PROGRAM.save(folder / "featurizer" / "1" / "program.npu")
     return folder
+
+
+def values() -> dict[str, Any]:
+    return yaml.safe_load((DEPLOY / "kubernetes" / "values.yaml").read_text())
 
 
 def unit() -> ConfigParser:
@@ -73,8 +82,7 @@ def test_the_unit_starts_a_service_that_drains(models: Path, tmp_path: Path):
 
 
 def test_the_clusters_values_start_a_service_that_passes_its_own_probes(models: Path, tmp_path: Path):
-    values = yaml.safe_load((DEPLOY / "kubernetes" / "values.yaml").read_text())
-    server = values["inferenceServer"]
+    server = values()["inferenceServer"]
     assert server["command"] == ["python", "-m", "host_service", "serve"]
     ports = {port["name"]: port["targetPort"] for port in server["service"]["ports"]}
     options = dict(zip(server["args"][::2], server["args"][1::2], strict=True))
@@ -93,7 +101,70 @@ def test_the_clusters_values_start_a_service_that_passes_its_own_probes(models: 
                 assert answer.status == 200
         with urllib.request.urlopen(f"http://127.0.0.1:{http_port}/metrics") as answer:
             metrics = answer.read().decode()
-    names = {word.split("[")[0] for word in values["serverLoadMetric"].replace("(", " ").split() if "nv_" in word}
+    names = {word.split("[")[0] for word in values()["serverLoadMetric"].replace("(", " ").split() if "nv_" in word}
     assert len(names) == 2
     for name in names:
         assert f"\n{name}{{" in metrics, name
+
+
+def probe(given: dict[str, Any]) -> dict[str, Any]:
+    """What the chart makes of a probe: one handler, the times, nothing of its own."""
+    return {key: value for key, value in given.items() if key != "reset" and value is not None}
+
+
+def manifests(server: dict[str, Any]) -> list[dict[str, Any]]:
+    """The deployment and the service that SuperSONIC's chart fills with the values of ``inferenceServer``, most of them as they stand."""
+    labels = {"app.kubernetes.io/component": "inference-server"}
+    repository, ports = server["modelRepository"], server["service"]["ports"]
+    container = {
+        "name": "inference-server",
+        "image": server["image"],
+        "command": server["command"],
+        "args": server["args"],
+        "resources": server["resources"],
+        "ports": [{"name": p["name"], "containerPort": p["port"], "protocol": p["protocol"]} for p in ports],
+        "volumeMounts": [{"name": "model-repository", "mountPath": repository["mountPath"], "readOnly": True}],
+        "startupProbe": probe(server["startupProbe"]),
+        "readinessProbe": probe(server["readinessProbe"]),
+    }
+    assert repository["storageType"] == "pvc"
+    volume = {"name": "model-repository", "persistentVolumeClaim": {"claimName": repository["pvc"]["claimName"]}}
+    pod = {"metadata": {"labels": labels}, "spec": {"containers": [container], "volumes": [volume]}}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "quarkwave"},
+        "spec": {"replicas": server["replicas"], "selector": {"matchLabels": labels}, "template": pod},
+    }
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {k: server["service"][k] for k in ("labels", "annotations")} | {"name": "quarkwave"},
+        "spec": {"selector": labels, "ports": ports},
+    }
+    return [deployment, service]
+
+
+def test_kubernetes_takes_what_the_chart_makes_of_the_values():
+    server = values()["inferenceServer"]
+    for manifest in manifests(server):
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+    (http,) = [port for port in server["service"]["ports"] if port["name"] == "http"]
+    assert http["port"] == http["targetPort"], "the chart gives the container the former, which probes ask"
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "wrong"),
+    [
+        ("readinessProbe", "httpGet", {"path": "/v2/health/ready"}),
+        ("startupProbe", "periodSecond", 2),
+        ("resources", "limits", ["cpu"]),
+        ("service", "ports", [{"name": "grpc", "port": "8001", "targetPort": 8001, "protocol": "TCP"}]),
+    ],
+)
+def test_a_wrong_value_would_be_found(where: str, key: str, wrong: object):
+    server = deepcopy(values()["inferenceServer"])
+    server[where][key] = wrong
+    with pytest.raises(kubernetes_validate.ValidationError):
+        for manifest in manifests(server):
+            kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
