@@ -67,6 +67,8 @@ def test_a_signal_ends_it_cleanly_under_load(files: Path, number: signal.Signals
         assert process.wait(300) == 0
         answers = [f.result().result for f in futures if not f.exception()]
     assert answers and all(np.array_equal(a, SUMS) for a in answers)
+    errors = [str(f.exception()) for f in futures if f.exception()]
+    assert all("service at" in error for error in errors), "what was not accepted is told so"
 
 
 @pytest.mark.parametrize(
