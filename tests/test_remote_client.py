@@ -108,7 +108,7 @@ def test_a_service_that_restarts_is_found_again(folder: Path):
     port = free_port()
     with ExitStack() as stack:
         server = start(stack, folder, port)
-        npu = stack.enter_context(RemoteNpu(server.address, timeout=60))
+        npu = stack.enter_context(RemoteNpu(server.address, timeout=300))
         assert np.array_equal(npu.run(IMAGES[0]).result, SUMS[0])
         os.kill(server.pid, signal.SIGKILL)
         start(stack, folder, port)
@@ -119,7 +119,7 @@ def test_of_two_services_the_one_that_lives_answers(folder: Path):
     with ExitStack() as stack:
         servers = [start(stack, folder, free_port()) for _ in range(2)]
         target = "ipv4:" + ",".join(server.address for server in servers)
-        npu = stack.enter_context(RemoteNpu(target, timeout=60))
+        npu = stack.enter_context(RemoteNpu(target, timeout=300))
         assert np.array_equal([npu.run(image).result for image in IMAGES[:4]], SUMS[:4])
         os.kill(servers[0].pid, signal.SIGKILL)
         assert np.array_equal([npu.run(image).result for image in IMAGES[:8]], SUMS)
