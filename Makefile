@@ -107,12 +107,12 @@ train-demo: $(VENV)/.installed  ## Make the demo's network again, from jets to q
 # Narrow on small images, narrow on large ones, then the full network: each step goes on where it stopped, and has a time limit. On a
 # GPU, or another day: the same command with more minutes.
 RESNET50 := build/resnet50-net
-MINUTES  ?= 13 38 6 4
+MINUTES  ?= 13 38 6 3
 GROW      = $(BIN)/python -m quantize $(1) --framework torch --jets $(RESNET50)/jets --float-epochs $(or $(EPOCHS),1) --minutes $(word $(2),$(MINUTES))
-FULL      = --out $(RESNET50) --width 64 --size 224 --float-rate 1e-5 --finetune-rate 5e-6 --batch 16 --seed 13 \
-	--validation-jets 200 --calibration-jets 64 --classifier-jets 600 --classifier-epochs 100 --test-jets 500
+FULL      = --out $(RESNET50) --width 64 --size 224 --float-rate 1e-5 --finetune-rate 5e-7 --batch 16 --seed 13 \
+	--validation-jets 200 --calibration-jets 64 --classifier-jets 600 --classifier-epochs 100 --test-jets 1000
 
-train-resnet50: $(VENV)/.torch  ## Train the full ResNet-50 at 224x224 in PyTorch, grown from a narrow one (MINUTES="13 38 6 4" of its four steps)
+train-resnet50: $(VENV)/.torch  ## Train the full ResNet-50 at 224x224 in PyTorch, grown from a narrow one (MINUTES="13 38 6 3" of its four steps)
 	test -e $(RESNET50)/jets/train.h5 || $(BIN)/python -m quantize jets --jets 150000 --out $(RESNET50)/jets
 	test -f build/demo-net/float.npz || $(BIN)/python -m quantize train --out build/demo-net --jets $(RESNET50)/jets
 	$(call GROW,train,1) --start build/demo-net/float.npz --out $(RESNET50)/w16-128 --width 16 --size 128 --float-rate 1e-3 --batch 64 --seed 11
@@ -120,7 +120,7 @@ train-resnet50: $(VENV)/.torch  ## Train the full ResNet-50 at 224x224 in PyTorc
 	  --seed 12 --validation-jets 1000
 	$(call GROW,train,3) --start $(RESNET50)/w16-224/float.npz --batch-norm no --noise 0.02 $(FULL)
 	$(call GROW,calibrate,3) $(FULL)
-	$(call GROW,finetune,4) $(FULL)
+	$(call GROW,finetune,4) $(FULL) --teacher
 	$(call GROW,refit,4) $(FULL)
 	@echo "The network is $(RESNET50)/network.npz; MODEL=$(RESNET50)/network.npz makes it the one to package"
 

@@ -184,6 +184,7 @@ class Workshop:
             "plan": asdict(plan),
             "jets": _manifest(self.jets),
             "float": network.provenance,
+            "calibrated": calibrated.provenance,
             "finetuned": start.provenance,
             "test": {name: asdict(performance) for name, performance in reached.items()},
         }
