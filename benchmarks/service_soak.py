@@ -1,8 +1,8 @@
 """The service over many requests: every answer compared with the golden model, and the memory of its processes watched.
 
 ``make soak-service``: 100,000 requests by 50 closed-loop clients, one in twenty cancelled, one in twenty wrong. It fails unless every
-request has its right answer or status, and the memory after the first fifth grows by less than GROWTH. A figure of the memory of each
-process goes to build/reports.
+request has its right answer or status, and the peak of the memory after the first fifth is less than GROWTH above that before. A figure
+of the memory of each process goes to build/reports.
 
 Callers leave within ``--patience`` seconds, most while their request waits. With 0 they leave as they send: gRPC loses some 80 bytes of
 each such call (https://github.com/grpc/grpc/issues/43360), which keep pages of the heap from going back.
@@ -32,7 +32,7 @@ from hw.sources import BUILD
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 FIGURE = BUILD / "reports" / "service-soak.png"
 GROWTH = 0.05
-"""Of the memory from the first fifth of the requests to the end."""
+"""Of the most memory at any time, from the first fifth of the requests to the rest."""
 
 
 class Soak:
@@ -135,8 +135,9 @@ def main() -> int:
     print(f"MiB after each {options.requests // parts} requests:", " ".join(f"{m:.1f}" for m in whole))
     print("the service's own:", " ".join(f"{processes[0]:.1f}" for processes in found))
     draw([options.requests // parts * (n + 1) for n in range(parts)], found, FIGURE)
-    growth = whole[-1] / whole[parts // 5 - 1] - 1
-    print(f"growth after the first fifth: {growth:+.1%} (allowed: {GROWTH:.0%})")
+    early = parts // 5
+    growth = max(whole[early:]) / max(whole[:early]) - 1  # peaks: what a trim of the heap gave back comes again
+    print(f"growth of the peak after the first fifth: {growth:+.1%} (allowed: {GROWTH:.0%})")
     wrong = any(kind.startswith("WRONG") for kind in soak.found)
     return 1 if wrong or growth > GROWTH else 0
 
