@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from tritonclient.grpc import InferenceServerClient
@@ -26,6 +27,8 @@ WHEEL = "nvidia-pytriton==0.7.0"
 """Triton 2.53 (24.12) for Linux on x86-64."""
 ENVIRONMENT = BUILD / "stock-triton" / WHEEL.replace("==", "-")
 START_SECONDS = 120.0
+STARTS = 3
+LOCK_LOST = "boost::interprocess::lock_exception"
 STOP_SECONDS = 60.0
 
 
@@ -88,19 +91,37 @@ def running(models: Path, options: Iterable[str] = (), cores: Iterable[int] | No
     ]
     if cores is not None:
         command = ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
-    with log.open("w") as out:
-        process = subprocess.Popen(list(map(str, command)), stdout=out, stderr=subprocess.STDOUT, env=_variables())
+    address = f"127.0.0.1:{port}"
+    process = _started(list(map(str, command)), address, log)
     try:
-        address = f"127.0.0.1:{port}"
-        _wait_until_ready(process, address, log)
         yield address, process.pid
     finally:
-        process.terminate()
+        _stop(process)
+
+
+def _started(command: list[str], address: str, log: Path) -> subprocess.Popen[bytes]:
+    """The server's process, once it is ready. On a busy machine its Python backend may die of a lock that it waited for too long."""
+    for attempt in count(1):
+        with log.open("w") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=_variables())
         try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            _wait_until_ready(process, address, log)
+        except BaseException:
+            _stop(process)
+            if attempt == STARTS or LOCK_LOST not in log.read_text():
+                raise
+        else:
+            break
+    return process
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
