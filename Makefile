@@ -157,6 +157,8 @@ area: $(VENV)/.installed  ## What each block takes of BOARD's FPGA, against the 
 test: lint $(VENV)/.torch  ## All tests: lint, Python, cocotb benches
 	@command -v tclsh >/dev/null || { echo "The Vivado scripts are tested in tclsh. On Debian 12: apt-get install tcl"; exit 1; }
 	@command -v haproxy >/dev/null || { echo "Several services are tested behind HAProxy. On Debian 12: apt-get install haproxy"; exit 1; }
+	@test -e /usr/include/grpcpp/grpcpp.h || { \
+	  echo "The service is tested on gRPC's C++ library too. On Debian 12: apt-get install libgrpc++-dev"; exit 1; }
 	$(BIN)/python -m pytest -m alone
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not alone"
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from driver.device import DeviceError
 from driver.runtime import TIMEOUT
 from host_service.allocator import keep_large_blocks
-from host_service.configuration import Configuration, Devices, Models, Server, load_configuration
+from host_service.configuration import TRANSPORTS, Configuration, Devices, Models, Server, load_configuration
 from host_service.server import serve_until_stopped
+from host_service.transport import TransportBuildError
 from hw.isa import ConfigurationError
 from hw.program import ProgramError
 
@@ -45,6 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--http-port", type=int, default=-1, help="page and metrics; 0 takes any free port (default: none)"
     )
     serve.add_argument(
+        "--transport",
+        choices=TRANSPORTS,
+        default=TRANSPORTS[0],
+        help="what receives the calls: gRPC's C++ library, its Python package, or the first that there is (default: %(default)s)",
+    )
+    serve.add_argument(
         "--timeout", type=float, default=TIMEOUT, help="seconds for one image on the device (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
@@ -60,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             uvloop.install()
         asyncio.run(serve_until_stopped(configuration))
-    except (DeviceError, ProgramError, ConfigurationError, ValueError, OSError) as error:
+    except (DeviceError, ProgramError, ConfigurationError, TransportBuildError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -68,7 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _configuration(options: argparse.Namespace) -> Configuration:
     return Configuration(
-        server=replace(Server(), host=options.host, port=options.port, http_port=options.http_port),
+        server=replace(
+            Server(), host=options.host, port=options.port, http_port=options.http_port, transport=options.transport
+        ),
         models=Models(options.program, options.classifier, options.models),
         devices=(Devices(options.device, options.count, options.timeout),),
     )

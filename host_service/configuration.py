@@ -23,6 +23,9 @@ from host_service.access import Token
 from host_service.models import MAX_BATCH
 from host_service.scheduler import QUEUE
 
+TRANSPORTS = ("auto", "grpc++", "grpcio")
+"""What may receive the calls: see ``host_service.transport``."""
+
 
 class ConfigurationFileError(ValueError):
     """Something in the configuration is wrong; the message names all of it."""
@@ -30,12 +33,16 @@ class ConfigurationFileError(ValueError):
 
 @dataclass(frozen=True)
 class Server:
-    """Where to listen. ``http_port``: page and metrics; -1: none; ``grace``: seconds that running requests get at the end."""
+    """Where to listen, and with what.
+
+    ``http_port``: page and metrics; -1: none; ``grace``: seconds that running requests get at the end; ``transport``: one of TRANSPORTS.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8001
     http_port: int = 8002
     grace: float = 60.0
+    transport: str = TRANSPORTS[0]
 
 
 @dataclass(frozen=True)
@@ -169,6 +176,8 @@ def _contradictions(c: Configuration) -> list[str]:
     wrong = [
         f"server.{name} is {port}: it must be {low} to 65535" for name, port, low in ports if not low <= port < 65536
     ]
+    if c.server.transport not in TRANSPORTS:
+        wrong.append(f"server.transport is {c.server.transport!r}: it must be one of {', '.join(TRANSPORTS)}")
     if (c.models.program is None) == (c.models.repository is None):
         wrong.append("models needs either program or repository")
     if c.models.repository is not None and c.models.classifier is not None:

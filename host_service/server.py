@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from driver.runtime import TIMEOUT, Npu
 from host_service import tensorflow_serving
@@ -24,6 +24,7 @@ from host_service.runners import LocalNpu, Runner
 from host_service.scheduler import Scheduler
 from host_service.servicer import SERVICE, Servicer, rpc_handlers
 from host_service.statistics import Recorder
+from host_service.transport import Transport, transport
 from host_service.web import Web
 from hw.program import Program, ProgramError
 from quantize.classifier import Classifier, load_classifier
@@ -47,17 +48,19 @@ class Service:
         tls: Tls = Tls(),  # noqa: B008
         access: Access | None = None,
         repository: Path | None = None,
+        transport_name: str = "auto",
     ) -> None:
         self.scheduler = Scheduler(runners, limit=limits.queue, timeout=timeout)
         self.recorder = Recorder()
         self.registry = Registry(self.scheduler, ", ".join(sorted({r.kind for r in runners})), repository)
         self.http_port = -1
         self._servicer = Servicer(self.registry, self.scheduler, self.recorder, access or Access())
+        self._transport_name = transport_name
         self._limits = limits
         self._tls = tls
         self._access = access or Access()
         self._health = health.aio.HealthServicer()
-        self._server: grpc.aio.Server | None = None
+        self._server: Transport | None = None
         self._web: Web | None = None
         self._telling: asyncio.Task[None] | None = None
 
@@ -80,6 +83,7 @@ class Service:
             limits=c.limits,
             tls=c.tls,
             access=Access(c.tokens),
+            transport_name=c.server.transport,
             repository=c.models.repository,
         )
         if c.models.program:
@@ -105,12 +109,11 @@ class Service:
             raise ProgramError("there is no model to serve: put one into the repository")
         try:
             await self.scheduler.start(program)
-            self._server = self._grpc_server()
-            port = self._open_port(self._server, host, port)
+            self._server = self._transport()
             if http_port >= 0:
                 self._web = Web(self.registry, self.scheduler, self.recorder, self._access, self._tls.for_http())
                 self.http_port = self._web.start(host, http_port)
-            await self._server.start()
+            port = await self._server.start(host, port, self._tls)
         except BaseException:
             self._server = None
             await self.stop()
@@ -127,37 +130,20 @@ class Service:
         for name in ("", SERVICE.full_name):
             await self._health.set(name, status)
 
-    def _grpc_server(self) -> grpc.aio.Server:
-        options = [
-            ("grpc.max_receive_message_length", self._limits.message_bytes),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),  # a second service on the same port is an error, not a lottery
-        ]
-        server = grpc.aio.server(options=options)
-        server.add_generic_rpc_handlers(
-            (
+    def _transport(self) -> Transport:
+        found = transport(self._transport_name, self._limits.message_bytes)
+        names = [SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        registered = _Handlers()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, registered)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), registered)
+        found.add_generic_rpc_handlers(
+            [
                 rpc_handlers(self._servicer),
                 tensorflow_serving.rpc_handlers(self.registry, self.recorder, self._access),
-            )
+                *registered,
+            ]
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = [SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, server)
-        return server
-
-    def _open_port(self, server: grpc.aio.Server, host: str, port: int) -> int:
-        address = f"{host}:{port}"
-        try:
-            if self._tls.certificate is None or self._tls.key is None:
-                return int(server.add_insecure_port(address))
-            pair = (self._tls.key.read_bytes(), self._tls.certificate.read_bytes())
-            ca = self._tls.client_ca.read_bytes() if self._tls.client_ca else None
-            credentials = grpc.ssl_server_credentials([pair], ca, require_client_auth=ca is not None)
-            return int(server.add_secure_port(address, credentials))
-        except RuntimeError as error:
-            raise OSError(
-                f"cannot listen on {address} ({error}): is another service running there, are the TLS files right?"
-            ) from error
+        return found
 
     async def stop(self, grace: float = GRACE) -> None:
         """Take no new requests, finish those that run (for at most ``grace`` seconds), then close the devices."""
@@ -170,6 +156,14 @@ class Service:
             await asyncio.to_thread(self._web.stop)
             self._web = None
         await self.scheduler.close()
+
+
+class _Handlers(list[grpc.GenericRpcHandler]):
+    """Takes what generated code registers with a server."""
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """As that of ``grpc.aio.Server``."""
+        self.extend(handlers)
 
 
 def _any_program(repository: Path | None) -> Program:

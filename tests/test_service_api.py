@@ -19,6 +19,7 @@ from driver.golden import GoldenDevice
 from host_service.models import COUNTERS, MAX_BATCH
 from hw.isa import Register
 
+pytestmark = pytest.mark.usefixtures("each_transport")
 PROGRAM = featurizer(11)
 LAYERS = featurizer_layers(11)
 CLASSIFIER = random_classifier(11, CHANNELS)

@@ -67,10 +67,11 @@ def test_the_least_file(file: Path):
     ("before", "after", "text"),
     [
         ("[server]", "[sever]", "there is no [sever]; there are server, models, limits, tls, devices, tokens"),
-        ("port = 8101", "prot = 8101", "server has no key 'prot'; it has host, port, http_port, grace"),
+        ("port = 8101", "prot = 8101", "server has no key 'prot'; it has host, port, http_port, grace, transport"),
         ("port = 8101", 'port = "8101"', "server.port is '8101': it must be a whole number"),
         ("port = 8101", "port = true", "server.port is True: it must be a whole number"),
         ("port = 8101", "port = 70000", "server.port is 70000: it must be 0 to 65535"),
+        ("grace = 10", 'transport = "http"', "server.transport is 'http': it must be one of auto, grpc++, grpcio"),
         ("grace = 10", 'grace = "long"', "server.grace is 'long': it must be a number"),
         ('program = "net.npu"', "", "models needs either program or repository"),
         ('program = "net.npu"', 'program = "gone.npu"', "models.program: there is no"),

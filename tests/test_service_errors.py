@@ -22,6 +22,7 @@ from host_service.models import MAX_BATCH
 from host_service.server import Service
 from hw.isa import Register
 
+pytestmark = pytest.mark.usefixtures("each_transport")
 PROGRAM = featurizer(21)
 IMAGE = random_image(np.random.default_rng(21), PROGRAM)
 SUMS = feature_sums(featurizer_layers(21), IMAGE)

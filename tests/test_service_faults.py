@@ -21,6 +21,7 @@ from tritonclient.grpc import service_pb2_grpc as rpc
 
 from host_service.lane import AHEAD
 
+pytestmark = pytest.mark.usefixtures("each_transport")
 SEED = 81
 PROGRAM = featurizer(SEED)
 IMAGES = [random_image(np.random.default_rng(SEED + n), PROGRAM) for n in range(8)]

@@ -23,6 +23,7 @@ from tritonclient.utils import InferenceServerException
 from host_service.tensorflow_serving import CLASSES
 from quantize.images import jet_images
 
+pytestmark = pytest.mark.usefixtures("each_transport")
 SEED = 91
 PROGRAM, OTHER = featurizer(SEED), featurizer(SEED + 1)
 CLASSIFIER = random_classifier(SEED, CHANNELS)
@@ -35,7 +36,7 @@ CONFIG = 'max_batch_size: 8\nparameters { key: "input" value { string_value: "co
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(each_transport: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("service") / "models"
     PROGRAM.save(folder / "featurizer" / "1" / "program.npu")
     OTHER.save(folder / "featurizer" / "3" / "program.npu")

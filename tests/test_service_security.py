@@ -14,6 +14,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
+pytestmark = pytest.mark.usefixtures("each_transport")
 SEED = 101
 PROGRAM = featurizer(SEED)
 IMAGE = random_image(np.random.default_rng(SEED), PROGRAM)

@@ -1,0 +1,306 @@
+// A gRPC server for a caller that wants whole messages and no threads: HTTP/2, TLS, compression, flow control and deadlines are
+// gRPC's C++ library's, driven by one thread here; whoever calls take() finds what has happened since, in batches.
+//
+// What it does not do: it looks into no message, knows no method, and takes no lock of the caller's language. grpcpp.py is its only user;
+// every function below is called from one thread of it, but for stop().
+//
+// A call lives until gRPC is through with it and the caller has let go of it: references count both.
+
+#include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+namespace {
+
+using grpc::ByteBuffer;
+using grpc::Slice;
+using grpc::Status;
+
+enum Kind : int64_t {
+  kCall = 0,       // a call has come, with its first message
+  kMessage = 1,    // what next() asked for has come
+  kWritten = 2,    // what write() had is on its way
+  kCancelled = 3,  // the client left, its deadline is over, or the server stopped: nobody waits for an answer
+};
+
+constexpr int64_t kNone = -1;  // in place of a message's size: the client sends no (more) messages, or the call is over
+
+struct Call;
+
+// Each has a reference to its call, which the caller gives back with release().
+struct Event {
+  Call* call;
+  int64_t kind;
+  int64_t size;  // bytes of the message, or kNone
+};
+
+// Calls that may arrive before the thread has come round to them.
+constexpr int kAccepting = 64;
+
+struct Server {
+  grpc::AsyncGenericService service;
+  grpc::ServerBuilder builder;
+  std::unique_ptr<grpc::ServerCompletionQueue> queue;
+  std::unique_ptr<grpc::Server> server;
+  std::thread thread;
+  int signal = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  std::mutex mutex;
+  std::vector<Event> events;  // that take() has not taken; the signal is set while there are any
+
+  ~Server() { close(signal); }
+
+  void report(Call* call, Kind kind, int64_t size = kNone);
+  void accept();
+  void work();
+};
+
+// What gRPC gives back when an operation of a call is done.
+struct Tag {
+  enum Operation { kArrived, kRead, kWrote, kFinished, kOver } operation;
+  Call* call;
+};
+
+struct Call {
+  explicit Call(Server* server) : server(server) { context.AsyncNotifyWhenDone(&over); }
+
+  Server* server;
+  grpc::GenericServerContext context;
+  grpc::GenericServerAsyncReaderWriter stream{&context};
+  ByteBuffer message;
+  Tag arrived{Tag::kArrived, this}, read{Tag::kRead, this}, wrote{Tag::kWrote, this}, finished{Tag::kFinished, this},
+      over{Tag::kOver, this};
+  std::atomic<int> references{1};
+  // Of the server's thread alone:
+  bool known = false;  // to the caller
+  bool cancelled = false;
+
+  void drop() {
+    if (--references == 0) {
+      delete this;
+    }
+  }
+
+  void read_next() {
+    ++references;
+    stream.Read(&message, &read);
+  }
+
+  void done(Tag::Operation operation, bool ok) {
+    switch (operation) {
+      case Tag::kArrived:
+        if (ok) {
+          ++references;  // of `over`, which comes for calls that arrived only
+          server->accept();
+          read_next();
+        }
+        break;
+      case Tag::kRead:
+        if (known || !cancelled) {  // otherwise the caller never heard of it, and need not
+          server->report(this, known ? kMessage : kCall, ok ? static_cast<int64_t>(message.Length()) : kNone);
+          known = true;
+        }
+        break;
+      case Tag::kWrote:
+        server->report(this, kWritten);
+        break;
+      case Tag::kOver:
+        cancelled = context.IsCancelled();
+        if (known && cancelled) {
+          server->report(this, kCancelled);
+        }
+        break;
+      case Tag::kFinished:
+        break;
+    }
+    drop();
+  }
+};
+
+void Server::report(Call* call, Kind kind, int64_t size) {
+  ++call->references;
+  bool first;
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    first = events.empty();
+    events.push_back({call, kind, size});
+  }
+  if (first) {
+    eventfd_write(signal, 1);
+  }
+}
+
+void Server::accept() {
+  Call* call = new Call(this);
+  service.RequestCall(&call->context, &call->stream, queue.get(), queue.get(), &call->arrived);
+}
+
+void Server::work() {
+  void* tag;
+  bool ok;
+  while (queue->Next(&tag, &ok)) {
+    Tag* done = static_cast<Tag*>(tag);
+    done->call->done(done->operation, ok);
+  }
+}
+
+ByteBuffer buffer_of(const char* data, size_t size) {
+  Slice slice(data, size);
+  return ByteBuffer(&slice, 1);
+}
+
+std::string text_of(const char* text) { return text == nullptr ? std::string() : std::string(text); }
+
+}  // namespace
+
+extern "C" {
+
+// A server that listens at no address yet. Messages of more than `message_bytes` are refused.
+Server* qw_server(int message_bytes) {
+  auto* server = new Server;
+  server->builder.SetMaxReceiveMessageSize(message_bytes);
+  server->builder.SetMaxSendMessageSize(-1);
+  server->builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  server->builder.RegisterAsyncGenericService(&server->service);
+  return server;
+}
+
+// Serve at `address`, with TLS when there is a certificate, and then from clients with one of `client_ca` only when there is one.
+// Returns the port, 0 when that cannot be had.
+int qw_start(Server* server, const char* address, const char* key, const char* certificate, const char* client_ca) {
+  std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
+  if (certificate != nullptr) {
+    grpc::SslServerCredentialsOptions options(client_ca == nullptr
+                                                  ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
+                                                  : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+    options.pem_key_cert_pairs.push_back({text_of(key), text_of(certificate)});
+    options.pem_root_certs = text_of(client_ca);
+    credentials = grpc::SslServerCredentials(options);
+  }
+  int port = 0;
+  server->builder.AddListeningPort(address, credentials, &port);
+  server->queue = server->builder.AddCompletionQueue();
+  server->server = server->builder.BuildAndStart();
+  if (server->server == nullptr || port == 0) {
+    return 0;
+  }
+  for (int i = 0; i < kAccepting; ++i) {
+    server->accept();
+  }
+  server->thread = std::thread(&Server::work, server);
+  return port;
+}
+
+// File descriptor that is readable while there are events.
+int qw_signal(Server* server) { return server->signal; }
+
+// The events since the last time, at most `count`; returns how many.
+size_t qw_take(Server* server, Event* events, size_t count) {
+  std::lock_guard<std::mutex> lock(server->mutex);
+  count = std::min(count, server->events.size());
+  std::copy_n(server->events.begin(), count, events);
+  server->events.erase(server->events.begin(), server->events.begin() + count);
+  if (server->events.empty()) {
+    eventfd_t ignored;
+    eventfd_read(server->signal, &ignored);
+  }
+  return count;
+}
+
+// No further calls; those that run have `grace` seconds. Returns when all are over and the last event is there to be taken.
+void qw_stop(Server* server, double grace) {
+  if (server->server != nullptr) {
+    using std::chrono::duration;
+    using std::chrono::system_clock;
+    server->server->Shutdown(system_clock::now() + std::chrono::duration_cast<system_clock::duration>(duration<double>(grace)));
+  }
+  if (server->queue != nullptr) {
+    server->queue->Shutdown();
+  }
+  if (server->thread.joinable()) {
+    server->thread.join();
+  } else if (server->queue != nullptr) {
+    server->work();
+  }
+}
+
+// After qw_stop(), when every call was released.
+void qw_free(Server* server) { delete server; }
+
+// The full name of the method: "/package.Service/Method". Until the call is released.
+const char* qw_method(Call* call) { return call->context.method().c_str(); }
+
+// Seconds until the client stops waiting; more than 1e8 when it never does.
+double qw_seconds_left(Call* call) {
+  return std::chrono::duration<double>(call->context.deadline() - std::chrono::system_clock::now()).count();
+}
+
+// The headers that the client sent, but for binary ones, as "key\0value\0" one after another. Returns how long they are; writes nothing
+// when that is more than `size`.
+size_t qw_headers(Call* call, char* to, size_t size) {
+  std::string text;
+  for (const auto& [key, value] : call->context.client_metadata()) {
+    if (!key.ends_with("-bin")) {
+      text.append(key.data(), key.size()).append(1, 0).append(value.data(), value.size()).append(1, 0);
+    }
+  }
+  if (text.size() <= size) {
+    std::copy(text.begin(), text.end(), to);
+  }
+  return text.size();
+}
+
+// Copy the message that has come to `to`, and forget it. Its parts lie where the network left them. Returns whether it could be read.
+int qw_message(Call* call, char* to) {
+  std::vector<Slice> slices;
+  if (!call->message.Dump(&slices).ok()) {
+    return 0;
+  }
+  for (const Slice& slice : slices) {
+    std::memcpy(to, slice.begin(), slice.size());
+    to += slice.size();
+  }
+  call->message.Clear();
+  return 1;
+}
+
+// Ask for the next message.
+void qw_next(Call* call) { call->read_next(); }
+
+// Send a message of several. The next one, or the end, when it is reported as written.
+void qw_write(Call* call, const char* data, size_t size) {
+  ++call->references;
+  call->stream.Write(buffer_of(data, size), &call->wrote);
+}
+
+// A header for the client that follows the answer.
+void qw_trailer(Call* call, const char* key, const char* value) { call->context.AddTrailingMetadata(key, value); }
+
+// End the call with `code` and `text`; before that send one message, unless `data` is null.
+void qw_finish(Call* call, const char* data, size_t size, int code, const char* text) {
+  ++call->references;
+  Status status(static_cast<grpc::StatusCode>(code), text_of(text));
+  if (data != nullptr) {
+    call->stream.WriteAndFinish(buffer_of(data, size), grpc::WriteOptions(), status, &call->finished);
+  } else {
+    call->stream.Finish(status, &call->finished);
+  }
+}
+
+// Give back the reference of an event.
+void qw_release(Call* call) { call->drop(); }
+
+}  // extern "C"
