@@ -29,7 +29,7 @@ def installed(name: str, *installs: Sequence[str], finish: Callable[[Path], None
             print(f"installing {name} in {environment}", file=sys.stderr)
             uv = [sys.executable, "-m", "uv"]
             subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, environment], check=True)
-            target = ["--quiet", "--system-certs", "--python", environment / "bin" / "python"]
+            target = ["--quiet", "--system-certs", "--python", str(environment / "bin" / "python")]
             for install in installs:
                 subprocess.run([*uv, "pip", "install", *target, *install], check=True)
             finish(environment)

