@@ -1,7 +1,7 @@
 """The tagger in a coffea analysis: coffea's own Triton wrapper, told only how a jet's particles become the model's input.
 
-    pip install coffea 'tritonclient[grpc,http]'
-    python examples/coffea_tagger.py --server localhost:8001 --jets test.h5
+    pip install coffea 'tritonclient[grpc,http]' tables
+    python examples/coffea_tagger.py --server localhost:8001 --jets test.h5 --out tags.npz
 
 ``JetTagger`` takes awkward arrays of particles (fields E, px, py, pz), as many a jet as it has, in GeV.
 """
@@ -57,12 +57,15 @@ def main() -> int:
     parser.add_argument("--server", default="localhost:8001", help="host:port (default: %(default)s)")
     parser.add_argument("--jets", type=Path, required=True, help="HDF5 file of `python -m quantize jets`")
     parser.add_argument("--limit", type=int, help="only the first jets")
+    parser.add_argument("--out", type=Path, help="file (.npz) for P(top)")
     options = parser.parse_args()
     jets = particles(options.jets, options.limit)
-    p_top = tagger(options.server)(jets)["probabilities"][:, 1]
+    p_top = np.asarray(tagger(options.server)(jets)["probabilities"][:, 1])
     for count, p in list(zip(ak.num(jets), p_top, strict=True))[:10]:
         print(f"{count:4} particles  P(top) = {p:.3f}")
-    print(f"{len(jets)} jets, {np.mean(np.asarray(p_top) > 0.5):.1%} tagged as top")
+    print(f"{len(jets)} jets, {np.mean(p_top > 0.5):.1%} tagged as top")
+    if options.out:
+        np.savez(options.out, p_top=p_top)
     return 0
 
 

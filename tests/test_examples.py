@@ -1,4 +1,4 @@
-"""The examples for experiments' software, against a service: ExternalWork, Dask, and what the CMSSW files name."""
+"""The examples for experiments' software, against a service: ExternalWork, Dask, coffea, and what the CMSSW files name."""
 
 import asyncio
 import os
@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from own_environment import installed
 from random_networks import CHANNELS, SIZE, feature_sums, featurizer, featurizer_layers
 from running_service import random_classifier
 from service_servers import Server, serving
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from examples.dask_dataset import BATCH, tag
 from examples.external_work import MODEL, JetTagger, process
 from hw.sources import ROOT
 from quantize import dataset
@@ -25,6 +27,8 @@ from quantize.images import jet_image
 
 SEED, JETS = 111, 70
 PROGRAM = featurizer(SEED)
+COFFEA = ["coffea==2026.9.0", "tritonclient[grpc,http]==2.73.0", "tables==3.11.1"]
+"""For the coffea example, in an environment of its own: numpy, gRPC and protobuf are newer there than ours."""
 
 
 def random_jets(seed: int, count: int) -> dataset.Jets:
@@ -113,8 +117,8 @@ def test_external_work_without_any_server_is_an_error_in_produce():
         asyncio.run(run())
 
 
-def example(name: str, *arguments: object) -> str:
-    command = [sys.executable, f"examples/{name}.py", *map(str, arguments)]
+def example(name: str, *arguments: object, python: str | Path = sys.executable) -> str:
+    command = [python, f"examples/{name}.py", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -132,6 +136,18 @@ def test_dask_tags_a_whole_file_in_its_order(folder: Path, server: str, expected
     )
     with np.load(out) as found:
         assert np.array_equal(found["p_top"], expected)
+
+
+def test_coffea_tags_every_jet_as_a_direct_call_does(folder: Path, server: str, expected: np.ndarray):
+    environment = installed("coffea", COFFEA)
+    out = folder / "coffea.npz"
+    python = environment / "bin" / "python"
+    example("coffea_tagger", "--server", server, "--jets", folder / "test.h5", "--out", out, python=python)
+    with InferenceServerClient(server) as client:
+        direct = np.concatenate([tag(client, SAMPLE.constituents[i : i + BATCH]) for i in range(0, JETS, BATCH)])
+    with np.load(out) as found:
+        assert np.array_equal(found["p_top"], direct)
+    assert np.array_equal(direct, expected)
 
 
 def test_the_cmssw_files_name_what_the_service_offers(server: str):
