@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from host_service.caller import Caller
 from host_service.errors import RequestError
 
 EVERY = "*"
@@ -36,10 +37,10 @@ class Access:
     def __init__(self, tokens: Sequence[Token] = ()) -> None:
         self._tokens = tuple(tokens)
 
-    def check_model(self, authorization: str, model: str) -> None:
-        """Raise RequestError unless the caller may use ``model``."""
+    def check_model(self, caller: Caller, model: str) -> None:
+        """Raise RequestError unless ``caller`` may use ``model``."""
         if self._tokens:
-            token = self._token(authorization)
+            token = self._token(caller.authorization)
             if not token.opens(model):
                 text = f"the token {token.name!r} is not for model {model!r}, only for {', '.join(token.models)}"
                 raise RequestError(text, grpc.StatusCode.PERMISSION_DENIED)
@@ -48,9 +49,9 @@ class Access:
         """The caller's token; None where the service has none. Raises RequestError for one that it does not know."""
         return self._token(authorization) if self._tokens else None
 
-    def check_admin(self, authorization: str) -> None:
-        """Raise RequestError unless the caller may change what the service serves."""
-        if self._tokens and not (token := self._token(authorization)).admin:
+    def check_admin(self, caller: Caller) -> None:
+        """Raise RequestError unless ``caller`` may change what the service serves."""
+        if self._tokens and not (token := self._token(caller.authorization)).admin:
             text = f"the token {token.name!r} may not load or unload models, nor register shared memory"
             raise RequestError(text, grpc.StatusCode.PERMISSION_DENIED)
 

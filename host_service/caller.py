@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import grpc
@@ -23,23 +22,27 @@ PUSHBACK = "grpc-retry-pushback-ms"
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
 class Caller:
-    """Of one call."""
+    """Of the call behind ``context``, which is asked only for what is needed."""
 
-    deadline: float
-    """By the event loop's clock; inf without one."""
-    authorization: str
+    __slots__ = ("_context",)
 
-    @classmethod
-    def of(cls, context: grpc.aio.ServicerContext) -> Caller:
-        """The caller behind ``context``."""
-        left = context.time_remaining()
-        deadline = math.inf if left is None or left > FOREVER else asyncio.get_running_loop().time() + left
-        for key, value in context.invocation_metadata() or ():
+    def __init__(self, context: grpc.aio.ServicerContext) -> None:
+        self._context = context
+
+    @property
+    def authorization(self) -> str:
+        """The header of that name; empty without one."""
+        for key, value in self._context.invocation_metadata() or ():
             if key == "authorization":
-                return cls(deadline, str(value))
-        return cls(deadline, "")
+                return str(value)
+        return ""
+
+    @property
+    def deadline(self) -> float:
+        """By the event loop's clock; inf without one."""
+        left = self._context.time_remaining()
+        return math.inf if left is None or left > FOREVER else asyncio.get_running_loop().time() + left
 
     def until(self, timeout_us: int) -> float:
         """The deadline when the request itself has ``timeout_us`` microseconds too (0: none)."""

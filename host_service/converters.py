@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tritonclient.utils import serialize_byte_tensor, triton_to_np_dtype
 from host_service.errors import RequestError
 from host_service.models import Model, TensorSpec
 from host_service.shared_memory import SharedMemory
+from host_service.tensor import Content, StoredTensor, Values
 
 CONTENTS = {
     "UINT8": "uint_contents",
@@ -34,36 +36,56 @@ REGION = "shared_memory_region"
 # Requests ------------------------------------------------------------------------------------------------------------
 
 
-def read_inputs(
-    request: pb.ModelInferRequest, raw: Sequence[bytes | memoryview], model: Model, memory: SharedMemory
-) -> dict[str, NDArray[Any]]:
-    """The request's inputs by name, each [batch, *dims], as views of ``raw`` or ``memory`` where they are there.
+@dataclass(frozen=True, slots=True)
+class InputLayout:
+    """One input of a request, checked but for its values."""
 
-    Raises RequestError, saying what to send instead.
-    """
+    spec: TensorSpec
+    tensor: Any
+    """The request's ``InferInputTensor``."""
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    nbytes: int
+    has_contents: bool
+    place: tuple[str, int, int] | None
+    """Region, offset and bytes where it is in shared memory."""
+
+
+def input_layouts(request: pb.ModelInferRequest, model: Model) -> list[InputLayout]:
+    """The request's inputs, in its order. Raises RequestError, saying what to send instead."""
     names = [tensor.name for tensor in request.inputs]
     expected = [spec.name for spec in model.inputs]
     if sorted(names) != sorted(expected):
         raise RequestError(f"model {request.model_name!r} takes the inputs {expected}, the request has {names}")
-    shared = [bool(tensor.parameters) and REGION in tensor.parameters for tensor in request.inputs]
-    if raw and len(raw) != len(names) - sum(shared):
+    by_name, layouts = {spec.name: spec for spec in model.inputs}, []
+    for tensor in request.inputs:
+        spec = by_name[tensor.name]
+        shape, dtype = _shape(tensor, spec, model.max_batch), DTYPES[tensor.datatype]
+        place = _place(tensor, f"input {spec.name!r}") if REGION in tensor.parameters else None
+        has_contents = tensor.HasField("contents") and bool(_filled(tensor.contents))
+        layouts.append(InputLayout(spec, tensor, shape, dtype, math.prod(shape) * dtype.itemsize, has_contents, place))
+    return layouts
+
+
+def read_inputs(
+    layouts: Sequence[InputLayout], raw: Sequence[bytes | memoryview | Content], memory: SharedMemory
+) -> dict[str, Values]:
+    """The inputs by name, each [batch, *dims], as views of ``raw`` or ``memory`` where they are there. Raises RequestError."""
+    count = sum(layout.place is None for layout in layouts)
+    if raw and len(raw) != count:
         raise RequestError(
-            f"the request has {len(names) - sum(shared)} inputs but {len(raw)} raw_input_contents: "
+            f"the request has {count} inputs but {len(raw)} raw_input_contents: "
             "give one for each that is not in shared memory"
         )
-    by_name, parts = {spec.name: spec for spec in model.inputs}, iter(raw)
-    arrays = {}
-    for tensor, is_shared in zip(request.inputs, shared, strict=True):
-        spec = by_name[tensor.name]
-        shape = _shape(tensor, spec, model.max_batch)
-        if is_shared:
-            region, offset, byte_size = _place(tensor, f"input {spec.name!r}")
-            data: bytes | memoryview | None = memory.find(region).read(offset, byte_size)
+    parts = iter(raw)
+    arrays: dict[str, Values] = {}
+    for layout in layouts:
+        if layout.place is not None:
+            region, offset, byte_size = layout.place
+            data: bytes | memoryview | Content | None = memory.find(region).read(offset, byte_size)
         else:
             data = next(parts) if raw else None
-        arrays[spec.name] = (
-            _from_bytes(tensor, spec, shape, data) if data is not None else _contents(tensor, spec, shape)
-        )
+        arrays[layout.spec.name] = _from_bytes(layout, data) if data is not None else _contents(layout)
     return arrays
 
 
@@ -82,34 +104,36 @@ def _shape(tensor: Any, spec: TensorSpec, max_batch: int) -> tuple[int, ...]:
     return shape
 
 
-def _from_bytes(tensor: Any, spec: TensorSpec, shape: tuple[int, ...], data: bytes | memoryview) -> NDArray[Any]:
-    if tensor.HasField("contents") and _filled(tensor.contents):
+def _from_bytes(layout: InputLayout, data: bytes | memoryview | Content) -> Values:
+    name = layout.spec.name
+    if layout.has_contents:
         raise RequestError(
-            f"input {spec.name!r} comes both in contents and in raw_input_contents or shared memory: send it once"
+            f"input {name!r} comes both in contents and in raw_input_contents or shared memory: send it once"
         )
-    dtype = DTYPES[tensor.datatype]
-    nbytes = math.prod(shape) * dtype.itemsize
-    if len(data) != nbytes:
-        raise RequestError(f"input {spec.name!r} has {len(data)} bytes; {tensor.datatype} {list(shape)} takes {nbytes}")
-    return np.frombuffer(data, dtype).reshape(shape)
+    if len(data) != layout.nbytes:
+        raise RequestError(
+            f"input {name!r} has {len(data)} bytes; {layout.tensor.datatype} {list(layout.shape)} takes {layout.nbytes}"
+        )
+    if isinstance(data, (bytes, memoryview)):
+        return np.frombuffer(data, layout.dtype).reshape(layout.shape)
+    return StoredTensor(data, layout.dtype, layout.shape)
 
 
-def _contents(tensor: Any, spec: TensorSpec, shape: tuple[int, ...]) -> NDArray[Any]:
-    field = CONTENTS[tensor.datatype]
-    strange = [name for name in _filled(tensor.contents) if name != field]
+def _contents(layout: InputLayout) -> NDArray[Any]:
+    name, datatype, contents = layout.spec.name, layout.tensor.datatype, layout.tensor.contents
+    field = CONTENTS[datatype]
+    strange = [filled for filled in _filled(contents) if filled != field]
     if strange:
+        raise RequestError(f"input {name!r}: {datatype} values belong in {field}, the request has {', '.join(strange)}")
+    values = getattr(contents, field)
+    if len(values) != math.prod(layout.shape):
         raise RequestError(
-            f"input {spec.name!r}: {tensor.datatype} values belong in {field}, the request has {', '.join(strange)}"
+            f"input {name!r} has {len(values)} values; shape {list(layout.shape)} takes {math.prod(layout.shape)}"
         )
-    values = getattr(tensor.contents, field)
-    if len(values) != math.prod(shape):
-        raise RequestError(
-            f"input {spec.name!r} has {len(values)} values; shape {list(shape)} takes {math.prod(shape)}"
-        )
-    dtype = np.dtype(triton_to_np_dtype(tensor.datatype))
+    dtype = np.dtype(triton_to_np_dtype(datatype))
     if dtype.kind in "iu" and max(values) > np.iinfo(dtype).max:
-        raise RequestError(f"input {spec.name!r} holds {max(values)}, which is no {tensor.datatype}")
-    return np.array(values, dtype).reshape(shape)
+        raise RequestError(f"input {name!r} holds {max(values)}, which is no {datatype}")
+    return np.array(values, dtype).reshape(layout.shape)
 
 
 def _filled(contents: Message) -> list[str]:
@@ -155,11 +179,14 @@ def infer_response(
     request: pb.ModelInferRequest,
     version: str,
     wanted: list[tuple[TensorSpec, Any]],
-    outputs: dict[str, NDArray[Any]],
+    outputs: Mapping[str, NDArray[Any]],
     memory: SharedMemory,
 ) -> pb.ModelInferResponse:
-    """``outputs`` as they are ``wanted``: raw contents, the most likely classes, or in shared memory. Raises RequestError."""
-    response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
+    """``outputs`` as they are ``wanted``: raw contents, the most likely classes, or in shared memory; without ``id``.
+
+    Raises RequestError.
+    """
+    response = pb.ModelInferResponse(model_name=request.model_name, model_version=version)
     for spec, how in wanted:
         values, datatype = outputs[spec.name], spec.datatype
         if how is not None and not how.parameters:
@@ -167,7 +194,7 @@ def infer_response(
         if how is not None and "classification" in how.parameters:
             values, datatype = classes(values, how.parameters["classification"].int64_param, spec.labels), "BYTES"
         output = response.outputs.add(name=spec.name, datatype=datatype, shape=values.shape)
-        data = _to_bytes(values)
+        data = to_bytes(values)
         if how is None or REGION not in how.parameters:
             response.raw_output_contents.append(data)
             continue
@@ -182,7 +209,8 @@ def infer_response(
     return response
 
 
-def _to_bytes(values: NDArray[Any]) -> bytes:
+def to_bytes(values: NDArray[Any]) -> bytes:
+    """An output's raw contents."""
     if values.dtype == np.object_:
         return bytes(serialize_byte_tensor(values).item())
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()

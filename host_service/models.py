@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from driver.runtime import Counters
+from driver.runtime import Counters, Result
 from host_service.errors import RequestError
 from host_service.quantise import Quantiser
 from host_service.scheduler import Scheduler
+from host_service.tensor import StoredTensor, Values
 from hw.program import Program, ProgramError
 from quantize.classifier import Classifier
 from quantize.images import CHANNELS, jet_image
@@ -33,6 +34,13 @@ MAX_CONSTITUENTS = 200
 """Of one jet, zero-padded ones included."""
 COUNTERS = tuple(field.name for field in fields(Counters) if field.name != "layers")
 """Columns of the output ``npu_counters``."""
+_OUTPUTS: dict[str, Callable[[Result], NDArray[Any]]] = {
+    "features": lambda result: result.features,
+    "feature_sums": lambda result: result.result,
+    "npu_counters": lambda result: np.array([getattr(result.counters, name) for name in COUNTERS], np.uint32),
+}
+OUTPUTS = tuple(_OUTPUTS)
+"""What every model gives."""
 SMALL = 1 << 18
 """Multiplications of a classifier that are sooner done than handed to a thread."""
 
@@ -65,15 +73,12 @@ class Answer:
     """
 
     outputs: dict[str, NDArray[Any]]
+    images: int
+    """Of the batch, each one execution of the NPU."""
     queue_ns: int
     input_ns: int
     infer_ns: int
     output_ns: int
-
-    @property
-    def images(self) -> int:
-        """Images of the batch, each one execution of the NPU."""
-        return len(next(iter(self.outputs.values())))
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,10 @@ class Model:
             "npu_counters": ",".join(COUNTERS),
         }
 
-    async def infer(self, inputs: dict[str, NDArray[Any]], deadline: float = math.inf) -> Answer:
-        """Answer a batch, each input [batch, ...], until ``deadline`` by the event loop's clock.
+    async def infer(
+        self, inputs: Mapping[str, Values], deadline: float = math.inf, wanted: Collection[str] = OUTPUTS
+    ) -> Answer:
+        """Answer a batch, each input [batch, ...], until ``deadline`` by the event loop's clock; at least the outputs ``wanted``.
 
         Raises RequestError for values that are no image and for what the scheduler refuses, DeviceError when the NPUs fail.
         """
@@ -133,26 +140,24 @@ class Model:
         begin = time.perf_counter_ns()
         input_ns = sum(image.ns for image in images)
         infer_ns = round(1e9 * sum(r.seconds for r in results))
-        one = results[0] if len(results) == 1 else None  # as nearly always, and then nothing is copied
-        outputs = {
-            "features": one.features[None] if one else np.stack([r.features for r in results]),
-            "feature_sums": one.result[None] if one else np.stack([r.result for r in results]),
-            "npu_counters": np.array([[getattr(r.counters, c) for c in COUNTERS] for r in results], np.uint32),
-        }
+        outputs = {name: _stacked([_OUTPUTS[name](r) for r in results]) for name in OUTPUTS if name in wanted}
         return Answer(
             outputs,
+            len(results),
             queue_ns=max(0, begin - start - input_ns - infer_ns),
             input_ns=input_ns,
             infer_ns=infer_ns,
             output_ns=time.perf_counter_ns() - begin,
         )
 
-    def write_image(self, value: NDArray[Any], out: NDArray[np.uint8]) -> None:
+    def write_image(self, value: Values, out: NDArray[np.uint8]) -> None:
         """Write the NPU's image of one input to ``out``, uint8 [height, width, channels]. Raises RequestError."""
-        if value.dtype == np.uint8:
-            np.copyto(out, value)
-        else:
+        if value.dtype != np.uint8:
             self._quantiser.write(value, out)
+        elif isinstance(value, StoredTensor):
+            value.copy_to(out)
+        else:
+            np.copyto(out, value)
 
 
 class Tagger(Model):
@@ -176,9 +181,11 @@ class Tagger(Model):
         self.outputs = (TensorSpec("probabilities", "FP32", (classes,), labels=classifier.classes), *self.outputs)
         self.parameters["labels"] = ",".join(classifier.classes)
 
-    async def infer(self, inputs: dict[str, NDArray[Any]], deadline: float = math.inf) -> Answer:
-        """Answer a batch; see Model.infer()."""
-        found = await super().infer(inputs, deadline)
+    async def infer(
+        self, inputs: Mapping[str, Values], deadline: float = math.inf, wanted: Collection[str] = OUTPUTS
+    ) -> Answer:
+        """Answer a batch, ``probabilities`` always; see Model.infer()."""
+        found = await super().infer(inputs, deadline, {"features", *wanted})
         begin = time.perf_counter_ns()
         features = found.outputs["features"]
         if features.shape[0] * self._classifier.w1.size <= SMALL:
@@ -197,13 +204,14 @@ class Tagger(Model):
             )
         return Answer(
             {"probabilities": probabilities, **found.outputs},
+            found.images,
             found.queue_ns,
             found.input_ns,
             found.infer_ns + time.perf_counter_ns() - begin,
             found.output_ns,
         )
 
-    def _image(self, value: NDArray[Any]) -> NDArray[np.uint8]:
+    def _image(self, value: Values) -> NDArray[np.uint8]:
         layout = self.program.image
         out = np.empty((layout.height, layout.width, layout.channels), np.uint8)
         self.write_image(value, out)
@@ -228,10 +236,10 @@ class ConstituentsTagger(Tagger):
         self.parameters["constituents"] = "E, px, py, pz in GeV, zero-padded"
         del self.parameters["image_fp32"]
 
-    def write_image(self, value: NDArray[Any], out: NDArray[np.uint8]) -> None:
+    def write_image(self, value: Values, out: NDArray[np.uint8]) -> None:
         """See Model.write_image()."""
         try:
-            np.copyto(out, jet_image(value, self.program.image.height))
+            np.copyto(out, jet_image(np.asarray(value), self.program.image.height))
         except ValueError as error:
             raise RequestError(str(error)) from None
 
@@ -247,12 +255,17 @@ def fingerprint(program: Program) -> str:
     return hashlib.sha256(program.to_bytes()).hexdigest()
 
 
+def _stacked(rows: list[NDArray[Any]]) -> NDArray[Any]:
+    """[batch, ...]; of a single row, as nearly always, a view."""
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)
+
+
 class _Image:
     """The WriteImage of one input, and how long it took."""
 
     __slots__ = ("_model", "_value", "ns")
 
-    def __init__(self, model: Model, value: NDArray[Any]) -> None:
+    def __init__(self, model: Model, value: Values) -> None:
         self._model = model
         self._value = value
         self.ns = 0

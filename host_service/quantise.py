@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from host_service.errors import RequestError
+from host_service.tensor import StoredTensor
+
+STRANGE = "the image holds a NaN or an infinity: every value must be a number, 0 to 1"
 
 
 class Quantiser(threading.local):
@@ -25,8 +28,12 @@ class Quantiser(threading.local):
         self._values = np.empty(0, np.float32)
         """Working memory, of the last image's size."""
 
-    def write(self, image: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-        """Write ``image`` to ``out`` of the same shape. Raises RequestError for a NaN or an infinity."""
+    def write(self, image: NDArray[np.float32] | StoredTensor, out: NDArray[np.uint8]) -> None:
+        """Write ``image`` to ``out`` of the same shape, contiguous. Raises RequestError for a NaN or an infinity."""
+        if isinstance(image, StoredTensor):
+            if not image.quantise_to(out, float(self._highest), float(self._offset)):
+                raise RequestError(STRANGE)
+            return
         if self._values.shape != image.shape:
             self._values = np.empty(image.shape, np.float32)
         values = self._values
@@ -35,7 +42,7 @@ class Quantiser(threading.local):
         # As integers, floats of 0 and more stand in their order, below infinity and NaN, below all with a sign.
         if np.maximum.reduce(values.view(np.uint32), axis=None) > self._highest_bits:
             if not np.isfinite(values).all():
-                raise RequestError("the image holds a NaN or an infinity: every value must be a number, 0 to 1")
+                raise RequestError(STRANGE)
             np.clip(values, 0, self._highest, out=values)
         np.add(values, self._offset, out=values)
         np.copyto(out, values.view(np.uint32), casting="unsafe")

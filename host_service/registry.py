@@ -62,6 +62,8 @@ class Registry:
         self.entries: dict[str, Entry] = {}
         self.repository = repository
         self.on_change: Callable[[], None] = lambda: None
+        self.changes = 0
+        """How often what is loaded has changed."""
         self._scheduler = scheduler
         self._device = device
         self._programs: dict[str, Program] = {}
@@ -122,8 +124,7 @@ class Registry:
                 entry.reason = f"not loaded: {error}"
             raise RequestError(f"model {name!r} cannot be loaded: {error}") from error
         entry.versions, entry.reason, entry.config = found, "", config
-        self._forget_programs()
-        self.on_change()
+        self._changed()
         LOG.info("loaded model %s, versions %s", name, ", ".join(found))
 
     def unload(self, name: str) -> None:
@@ -133,8 +134,7 @@ class Registry:
             raise RequestError(f"there is no model {name!r}", grpc.StatusCode.NOT_FOUND)
         self.entries[name].versions = {}
         self.entries[name].reason = "unloaded"
-        self._forget_programs()
-        self.on_change()
+        self._changed()
         LOG.info("unloaded model %s", name)
 
     def first_program(self) -> Program | None:
@@ -172,9 +172,15 @@ class Registry:
 
     def _add(self, model: Model) -> None:
         self.entries[model.name] = Entry({VERSION: model})
+        self.changes += 1
 
     def _shared(self, program: Program) -> Program:
         return self._programs.setdefault(fingerprint(program), program)
+
+    def _changed(self) -> None:
+        self.changes += 1
+        self._forget_programs()
+        self.on_change()
 
     def _forget_programs(self) -> None:
         used = {id(model.program) for entry in self.entries.values() for model in entry.versions.values()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -19,11 +20,12 @@ from host_service import converters
 from host_service.access import Access
 from host_service.caller import Caller, answered, status_of
 from host_service.errors import RequestError
+from host_service.plan import Plan, Plans
 from host_service.registry import Registry
 from host_service.scheduler import Scheduler
 from host_service.shared_memory import SharedMemory
 from host_service.statistics import Recorder
-from host_service.wire import parse_infer_request
+from host_service.wire import Parts, take_apart
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 EXTENSIONS = ("model_configuration", "model_repository", "statistics", "classification", "system_shared_memory")
@@ -41,6 +43,7 @@ class Servicer:
         self._recorder = recorder
         self._access = access
         self._memory = SharedMemory()
+        self._plans = Plans(registry)
         self.stopping = False
 
     # The server ------------------------------------------------------------------------------------------------------
@@ -69,13 +72,13 @@ class Servicer:
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, caller: Caller) -> pb.ModelMetadataResponse:  # noqa: N802
         """Inputs and outputs."""
-        self._access.check_model(caller.authorization, request.name)
+        self._access.check_model(caller, request.name)
         model, found = self._registry.find(request.name, request.version)
         return converters.model_metadata(model, [found] if request.version else self._registry.versions(request.name))
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, caller: Caller) -> pb.ModelConfigResponse:  # noqa: N802
         """Inputs, outputs, largest batch, and the program that runs."""
-        self._access.check_model(caller.authorization, request.name)
+        self._access.check_model(caller, request.name)
         model, _ = self._registry.find(request.name, request.version)
         given = self._registry.entries[request.name].config
         return pb.ModelConfigResponse(config=converters.model_config(model, given, self._scheduler.npus))
@@ -89,18 +92,25 @@ class Servicer:
         stats = [self._recorder.of(name, v).message(name, v) for name, v in found]
         return pb.ModelStatisticsResponse(model_stats=stats)
 
-    async def ModelInfer(  # noqa: N802
-        self, request: pb.ModelInferRequest, caller: Caller, raw: Any = ()
-    ) -> pb.ModelInferResponse:
-        """Compute a batch; ``raw``: the request's raw_input_contents."""
-        self._access.check_model(caller.authorization, request.model_name)
-        model, found = self._registry.find(request.model_name, request.model_version)
-        with self._recorder.of(model.name, found).request() as answered_with:
-            inputs = converters.read_inputs(request, raw, model, self._memory)
-            wanted = converters.wanted_outputs(request, model.outputs)
-            answer = await model.infer(inputs, caller.until(_timeout_us(request)))
-            answered_with(answer)
-            return converters.infer_response(request, found, wanted, answer.outputs, self._memory)
+    async def infer(self, parts: Parts, caller: Caller) -> bytes:
+        """ModelInfer: compute a batch; the serialised ModelInferResponse."""
+        plan = self._plans.find(parts.head)
+        if plan is not None:
+            self._access.check_model(caller, plan.request.model_name)
+            statistics = plan.statistics
+        else:
+            request = parsed(Parts.request, parts, "inference.ModelInferRequest")
+            self._access.check_model(caller, request.model_name)
+            model, found = self._registry.find(request.model_name, request.model_version)
+            statistics = self._recorder.of(model.name, found)
+        with statistics.request() as counted:
+            if plan is None:
+                plan = Plan(request, model, found, statistics)
+                self._plans.keep(parts.head, plan)
+            inputs = converters.read_inputs(plan.inputs, parts.raw, self._memory)
+            answer = await plan.model.infer(inputs, caller.until(plan.timeout_us), plan.outputs)
+            counted(answer)
+            return plan.answer(parts.id, answer.outputs, self._memory)
 
     # The repository --------------------------------------------------------------------------------------------------
 
@@ -121,7 +131,7 @@ class Servicer:
         self, request: pb.RepositoryModelLoadRequest, caller: Caller
     ) -> pb.RepositoryModelLoadResponse:
         """Load a model from the repository, or load it again."""
-        self._access.check_admin(caller.authorization)
+        self._access.check_admin(caller)
         if request.parameters:
             raise RequestError("models are loaded from the repository as they are there: no parameters are taken")
         await self._registry.load(request.model_name)
@@ -131,7 +141,7 @@ class Servicer:
         self, request: pb.RepositoryModelUnloadRequest, caller: Caller
     ) -> pb.RepositoryModelUnloadResponse:
         """Take a model out; what is under way is answered."""
-        self._access.check_admin(caller.authorization)
+        self._access.check_admin(caller)
         self._registry.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
@@ -152,7 +162,7 @@ class Servicer:
         self, request: pb.SystemSharedMemoryRegisterRequest, caller: Caller
     ) -> pb.SystemSharedMemoryRegisterResponse:
         """Open a region of /dev/shm."""
-        self._access.check_admin(caller.authorization)
+        self._access.check_admin(caller)
         self._memory.register(request.name, request.key, request.offset, request.byte_size)
         return pb.SystemSharedMemoryRegisterResponse()
 
@@ -160,7 +170,7 @@ class Servicer:
         self, request: pb.SystemSharedMemoryUnregisterRequest, caller: Caller
     ) -> pb.SystemSharedMemoryUnregisterResponse:
         """Forget a region, or all."""
-        self._access.check_admin(caller.authorization)
+        self._access.check_admin(caller)
         self._memory.unregister(request.name)
         return pb.SystemSharedMemoryUnregisterResponse()
 
@@ -209,26 +219,32 @@ class Servicer:
 
     async def _streamed(self, data: bytes, caller: Caller) -> pb.ModelStreamInferResponse:
         """One answer of a stream; a failure is one of its answers, and the stream goes on."""
-        request = pb.ModelInferRequest()
+        response = pb.ModelStreamInferResponse()
+        parts = take_apart(data)
         try:
-            request, raw = parse_infer_request(data)
-            response = pb.ModelStreamInferResponse(infer_response=await self.ModelInfer(request, caller, raw))
+            response.infer_response.MergeFromString(await self.infer(parts, caller))
         except Exception as error:
-            response = pb.ModelStreamInferResponse(error_message=status_of(error)[1])
-            response.infer_response.id = request.id
-        if FINAL in request.parameters and request.parameters[FINAL].bool_param:
+            response.error_message = status_of(error)[1]
+            response.infer_response.MergeFromString(parts.id)  # the field has the same number in the answer
+        if _wants_final(parts):
             response.infer_response.parameters["triton_final_response"].bool_param = True
         return response
+
+
+def _wants_final(parts: Parts) -> bool:
+    """Whether the client of a stream wants to be told which answer is the last one to its request: each is."""
+    if FINAL.encode() not in parts.head:
+        return False
+    with suppress(DecodeError):
+        parameters = parts.request().parameters
+        return FINAL in parameters and parameters[FINAL].bool_param
+    return False
 
 
 async def _next(reader: AsyncIterator[bytes]) -> bytes | None:
     async for data in reader:
         return data
     return None
-
-
-def _timeout_us(request: pb.ModelInferRequest) -> int:
-    return int(request.parameters["timeout"].int64_param) if "timeout" in request.parameters else 0
 
 
 def rpc_handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
@@ -242,20 +258,14 @@ def rpc_handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
         if hasattr(servicer, method.name)
     }
 
-    async def infer(data: bytes, context: grpc.aio.ServicerContext) -> Message:
-        async def work() -> Message:
-            request, raw = parsed(parse_infer_request, data, "inference.ModelInferRequest")
-            return await servicer.ModelInfer(request, Caller.of(context), raw)
-
-        return await answered(work(), context)
+    async def infer(parts: Parts, context: grpc.aio.ServicerContext) -> bytes:
+        return await answered(servicer.infer(parts, Caller(context)), context)
 
     async def infer_stream(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[Message]:
-        async for response in servicer.infer_stream(requests, Caller.of(context)):
+        async for response in servicer.infer_stream(requests, Caller(context)):
             yield response
 
-    handlers["ModelInfer"] = grpc.unary_unary_rpc_method_handler(
-        infer, response_serializer=pb.ModelInferResponse.SerializeToString
-    )
+    handlers["ModelInfer"] = grpc.unary_unary_rpc_method_handler(infer, request_deserializer=take_apart)
     handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
         infer_stream, response_serializer=pb.ModelStreamInferResponse.SerializeToString
     )
@@ -269,14 +279,14 @@ def _answering(
 
     async def answer(data: bytes, context: grpc.aio.ServicerContext) -> Message:
         async def work() -> Message:
-            return await method(parsed(kind.FromString, data, kind.DESCRIPTOR.full_name), Caller.of(context))
+            return await method(parsed(kind.FromString, data, kind.DESCRIPTOR.full_name), Caller(context))
 
         return await answered(work(), context)
 
     return answer
 
 
-def parsed(parser: Callable[[bytes], Any], data: bytes, name: str) -> Any:
+def parsed(parser: Callable[[Any], Any], data: Any, name: str) -> Any:
     """``parser(data)``. Raises RequestError when the bytes are no such message."""
     try:
         return parser(data)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tritonclient.grpc import service_pb2 as pb
@@ -54,26 +52,12 @@ class Statistics:
     last_ms: int = 0
     """When the last request came, in ms since 1970."""
 
-    @contextmanager
-    def request(self) -> Iterator[Callable[[Answer], None]]:
-        """Count one request, which is under way meanwhile; the function that it yields takes the model's answer.
+    def request(self) -> Request:
+        """Count one request, which is under way while this context lasts."""
+        return Request(self)
 
-        Whatever is raised makes it a failed one, its caller's leaving too.
-        """
-        begin, answers = time.perf_counter_ns(), list[Answer]()
-        self.now += 1
-        try:
-            yield answers.append
-        except BaseException:
-            self.fail.add(time.perf_counter_ns() - begin)
-            raise
-        else:
-            self._succeeded(time.perf_counter_ns() - begin, *answers)
-        finally:
-            self.now -= 1
-            self.last_ms = time.time_ns() // 1_000_000
-
-    def _succeeded(self, ns: int, answer: Answer) -> None:
+    def succeeded(self, ns: int, answer: Answer) -> None:
+        """One was answered, ``ns`` after it came."""
         self.success.add(ns)
         self.queue.add(answer.queue_ns)
         self.compute_input.add(answer.input_ns)
@@ -109,6 +93,37 @@ class Statistics:
         return message
 
 
+class Request:
+    """One request to ``statistics``; call it with the model's answer.
+
+    Whatever is raised makes it a failed one, its caller's leaving too.
+    """
+
+    __slots__ = ("_answer", "_begin", "_statistics")
+
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
+        self._answer: Answer | None = None
+
+    def __call__(self, answer: Answer) -> None:
+        """The request has this answer."""
+        self._answer = answer
+
+    def __enter__(self) -> Request:
+        self._begin = time.perf_counter_ns()
+        self._statistics.now += 1
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        statistics, ns = self._statistics, time.perf_counter_ns() - self._begin
+        if kind is None and self._answer is not None:
+            statistics.succeeded(ns, self._answer)
+        else:
+            statistics.fail.add(ns)
+        statistics.now -= 1
+        statistics.last_ms = time.time_ns() // 1_000_000
+
+
 class Recorder:
     """The statistics of every model and version, and the last images that were tagged."""
 
@@ -119,4 +134,7 @@ class Recorder:
 
     def of(self, name: str, version: str) -> Statistics:
         """Of one model and version; they stay when the model is unloaded."""
-        return self.statistics.setdefault((name, version), Statistics())
+        found = self.statistics.get((name, version))
+        if found is None:
+            found = self.statistics[name, version] = Statistics()
+        return found

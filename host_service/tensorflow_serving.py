@@ -88,14 +88,14 @@ CLASSES = _classes()
 async def predict(request: Any, registry: Registry, recorder: Recorder, caller: Caller, access: Access) -> Message:
     """Answer a PredictRequest with a PredictResponse. Raises RequestError, DeviceError."""
     name = request.model_spec.name
-    access.check_model(caller.authorization, name)
+    access.check_model(caller, name)
     version = str(request.model_spec.version.value) if request.model_spec.HasField("version") else ""
     model, found = registry.find(name, version)
     with recorder.of(name, found).request() as answered_with:
         unknown = [key for key in request.output_filter if key != OUTPUT]
         if unknown:
             raise RequestError(f"there is no output {unknown[0]!r}; there is {OUTPUT!r}")
-        answer = await model.infer(_inputs(request, model), caller.deadline)
+        answer = await model.infer(_inputs(request, model), caller.deadline, {model.outputs[0].name})
         answered_with(answer)
         response = CLASSES["PredictResponse"](model_spec=request.model_spec)
         response.model_spec.version.value = int(found)
@@ -161,7 +161,7 @@ def rpc_handlers(registry: Registry, recorder: Recorder, access: Access) -> grpc
     async def answer(data: bytes, context: grpc.aio.ServicerContext) -> Message:
         async def work() -> Message:
             request = parsed(CLASSES["PredictRequest"].FromString, data, "tensorflow.serving.PredictRequest")
-            return await predict(request, registry, recorder, Caller.of(context), access)
+            return await predict(request, registry, recorder, Caller(context), access)
 
         return await answered(work(), context)
 

@@ -1,11 +1,11 @@
-"""The thin parser of ModelInferRequest finds what protobuf's own finds, and leaves the tensors where they are."""
+"""Requests are taken apart as protobuf's own parser would, with the tensors left where they are; answers are put together as it would."""
 
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as pb
 
-from host_service.wire import parse_infer_request
+from host_service.wire import answer, take_apart
 
 
 def random_request(rng: np.random.Generator) -> pb.ModelInferRequest:
@@ -19,12 +19,13 @@ def random_request(rng: np.random.Generator) -> pb.ModelInferRequest:
 
 
 def same(data: bytes) -> None:
-    request, raw = parse_infer_request(data)
+    parts = take_apart(data)
     whole = pb.ModelInferRequest.FromString(data)
-    assert [bytes(part) for part in raw] == list(whole.raw_input_contents)
+    assert [bytes(part) for part in parts.raw] == list(whole.raw_input_contents)
+    assert pb.ModelInferRequest.FromString(parts.id).id == whole.id
     whole.ClearField("raw_input_contents")
-    request.ClearField("raw_input_contents")
-    assert request == whole
+    whole.ClearField("id")
+    assert parts.request() == whole
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -40,9 +41,17 @@ def test_the_order_of_the_fields_does_not_matter(seed: int):
     same(b"".join(random_request(rng).SerializeToString() for _ in range(3)))
 
 
+def test_requests_that_differ_in_id_and_values_alone_have_the_same_head():
+    one, other = (random_request(np.random.default_rng(1)) for _ in range(2))
+    other.id = "another"
+    other.raw_input_contents[:] = [bytes(reversed(data)) for data in other.raw_input_contents]
+    first, second = (take_apart(request.SerializeToString()) for request in (one, other))
+    assert first.head == second.head and first.id != second.id
+
+
 def test_tensors_are_views_of_the_message():
     data = pb.ModelInferRequest(raw_input_contents=[bytes(1000)]).SerializeToString()
-    (part,) = parse_infer_request(data)[1]
+    (part,) = take_apart(data).raw
     assert isinstance(part, memoryview) and part.obj is data
 
 
@@ -59,7 +68,16 @@ def test_damaged_messages_are_what_protobuf_says_of_them(seed: int):
         except DecodeError:
             refused += 1
             with pytest.raises(DecodeError):
-                parse_infer_request(bytes(data))
+                take_apart(bytes(data)).request()
         else:
             same(bytes(data))
     assert 0 < refused < 300, "the damage must leave some messages whole and break others"
+
+
+@pytest.mark.parametrize("sizes", [(), (0,), (1, 127, 128, 70_000), (1 << 21,)])
+def test_an_answer_is_the_message_that_protobuf_would_make(sizes: tuple[int, ...]):
+    contents = [np.random.default_rng(size).bytes(size) for size in sizes]
+    expected = pb.ModelInferResponse(model_name="tagger", model_version="2", id="job 7", raw_output_contents=contents)
+    head = pb.ModelInferResponse(model_name="tagger", model_version="2").SerializeToString()
+    identity = take_apart(pb.ModelInferRequest(id="job 7").SerializeToString()).id
+    assert pb.ModelInferResponse.FromString(answer(head, identity, contents)) == expected

@@ -14,7 +14,7 @@ from pathlib import Path
 from hw.sources import BUILD
 
 SOURCE = Path(__file__).with_name("grpcpp_server.cpp")
-FLAGS = ["-O2", "-std=c++17", "-fPIC", "-shared", "-Wall", "-Wextra"]
+FLAGS = ["-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-Wall", "-Wextra"]
 LIBRARIES = ["-lgrpc++", "-lgrpc", "-lgpr"]
 PACKAGES = "apt-get install g++ libgrpc++-dev"
 """What brings all it needs, on Debian and Ubuntu."""
@@ -30,7 +30,10 @@ FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
     "qw_method": (TEXT, [POINTER]),
     "qw_seconds_left": (ctypes.c_double, [POINTER]),
     "qw_headers": (SIZE, [POINTER, TEXT, SIZE]),
-    "qw_message": (ctypes.c_int, [POINTER, TEXT]),
+    "qw_copy": (ctypes.c_int, [POINTER, SIZE, POINTER, SIZE]),
+    "qw_split": (ctypes.c_int, [POINTER, ctypes.c_uint32, POINTER, POINTER, POINTER, ctypes.c_int]),
+    "qw_quantise": (ctypes.c_int, [POINTER, SIZE, SIZE, ctypes.c_float, ctypes.c_float, POINTER]),
+    "qw_forget": (None, [POINTER]),
     "qw_next": (None, [POINTER]),
     "qw_write": (None, [POINTER, TEXT, SIZE]),
     "qw_trailer": (None, [POINTER, TEXT, TEXT]),

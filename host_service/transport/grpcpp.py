@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from struct import Struct
 from typing import Any, NamedTuple, NoReturn
 
 import grpc
+import numpy as np
+from numpy.typing import NDArray
 
 from host_service.configuration import Tls
 from host_service.transport.build import library
+from host_service.wire import ID, RAW, Parts, take_apart
 
 LOG = logging.getLogger(__name__)
 CALL, MESSAGE, WRITTEN, CANCELLED = range(4)
@@ -27,6 +30,10 @@ EVENT = Struct("qqq")
 Metadata = Sequence[tuple[str, str]]
 BATCH = 64
 """Events that are taken at a time."""
+SPAN = Struct("qqqq")
+MOST_SPANS = 16
+MOST_HEAD = 1 << 16
+"""Tensors of a message that is taken apart, and bytes of all else."""
 
 _new_bytes = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)(
     ("PyBytes_FromStringAndSize", ctypes.pythonapi)
@@ -40,8 +47,11 @@ class GrpcppServer:
     name = "grpc++"
 
     def __init__(self, message_bytes: int) -> None:
-        self._lib = library()
-        self._server = self._lib.qw_server(message_bytes)
+        self.lib = library()
+        self.spans = ctypes.create_string_buffer(MOST_SPANS * SPAN.size)
+        self.head = ctypes.create_string_buffer(MOST_HEAD)
+        """Where messages are taken apart."""
+        self._server = self.lib.qw_server(message_bytes)
         self._handlers: list[grpc.GenericRpcHandler] = []
         self._methods: dict[bytes, grpc.RpcMethodHandler] = {}
         """Of the methods that were called so far."""
@@ -56,56 +66,50 @@ class GrpcppServer:
     async def start(self, host: str, port: int, tls: Tls) -> int:
         """See Transport."""
         pems = [path.read_bytes() if path else None for path in (tls.key, tls.certificate, tls.client_ca)]
-        found = self._lib.qw_start(self._server, f"{host}:{port}".encode(), *pems)
+        found = self.lib.qw_start(self._server, f"{host}:{port}".encode(), *pems)
         if not found:
             raise OSError(f"cannot listen on {host}:{port}: is another service running there, are the TLS files right?")
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._lib.qw_signal(self._server), self._take)
+        self._loop.add_reader(self.lib.qw_signal(self._server), self._take)
         return int(found)
 
     async def stop(self, grace: float) -> None:
         """See Transport."""
-        await asyncio.to_thread(self._lib.qw_stop, self._server, grace)
+        await asyncio.to_thread(self.lib.qw_stop, self._server, grace)
         if self._loop is not None:
-            self._loop.remove_reader(self._lib.qw_signal(self._server))
+            self._loop.remove_reader(self.lib.qw_signal(self._server))
             self._take()
             await asyncio.gather(*(call.task for call in self._calls.values()), return_exceptions=True)
-        self._lib.qw_free(self._server)
+        self.lib.qw_free(self._server)
 
     def _take(self) -> None:
         """Take what has happened."""
         count = BATCH
         while count == BATCH:
-            count = self._lib.qw_take(self._server, self._events, BATCH)
+            count = self.lib.qw_take(self._server, self._events, BATCH)
             for pointer, kind, size in EVENT.iter_unpack(memoryview(self._events)[: count * EVENT.size]):
                 if kind == CALL:
-                    self._begin(pointer, self._message(pointer, size))
+                    self._begin(pointer, size)
                     continue
                 call = self._calls.get(pointer)
                 if call is not None:
                     if kind == MESSAGE:
-                        call.has_read(self._message(pointer, size))
+                        call.has_read(size)
                     elif kind == WRITTEN:
                         call.has_written()
                     else:
                         call.task.cancel()
-                self._lib.qw_release(pointer)
+                self.lib.qw_release(pointer)
 
-    def _message(self, pointer: int, size: int) -> bytes | None:
-        if size == NONE:
-            return None
-        message = _new_bytes(None, size)
-        return message if self._lib.qw_message(pointer, message) else None
-
-    def _begin(self, pointer: int, message: bytes | None) -> None:
-        """Have a call answered; its event's reference is given back at the end."""
+    def _begin(self, pointer: int, size: int) -> None:
+        """Have a call answered."""
         assert self._loop is not None
-        method = self._lib.qw_method(pointer)
+        method = self.lib.qw_method(pointer)
         try:
             handler = self._methods[method]
         except KeyError:
             handler = self._find(method)
-        call = self._calls[pointer] = _Call(self._lib, pointer, message, handler)
+        call = self._calls[pointer] = _Call(self, pointer, size, handler)
         call.task = self._loop.create_task(self._serve(call, handler))
 
     def _find(self, method: bytes) -> grpc.RpcMethodHandler | None:
@@ -134,7 +138,6 @@ class GrpcppServer:
             call.end(grpc.StatusCode.INTERNAL, f"internal error ({type(error).__name__}); see the service's log")
         finally:
             del self._calls[call.pointer]
-            self._lib.qw_release(call.pointer)
 
 
 class _Details(NamedTuple):
@@ -145,58 +148,98 @@ class _Details(NamedTuple):
 
 
 class _Call:
-    """One call. To its handler it is the context, with what the handlers here use of a ``grpc.aio.ServicerContext``."""
+    """One call. To its handler it is the context, with what the handlers here use of a ``grpc.aio.ServicerContext``.
+
+    ``pointer`` comes with a reference to the library's call, which goes with this object. ``size``: of the message that came with it.
+    """
 
     task: asyncio.Task[None]
 
-    def __init__(self, lib: ctypes.CDLL, pointer: int, message: bytes | None, handler: grpc.RpcMethodHandler) -> None:
+    def __init__(self, server: GrpcppServer, pointer: int, size: int, handler: grpc.RpcMethodHandler) -> None:
         self.pointer = pointer
-        self._lib = lib
-        self._first = message
+        self.lib = server.lib
+        self._server = server
+        self._size = size
         self._handler = handler
         self._reading: asyncio.Future[bytes | None] | None = None
         self._writing: asyncio.Future[None] | None = None
+
+    def __del__(self) -> None:
+        self.lib.qw_release(self.pointer)
 
     # For the server --------------------------------------------------------------------------------------------------
 
     async def serve(self, handler: grpc.RpcMethodHandler) -> None:
         """Have it answered by ``handler``."""
         if handler.request_streaming:
-            await self._send_all(handler.stream_stream(self._requests(handler.request_deserializer), self))
+            await self._send_all(handler.stream_stream(self._requests(), self))
             return
-        if self._first is None:
+        if self._size == NONE:
             self.end(grpc.StatusCode.INTERNAL, "the call came without its message")
             return
-        request, self._first = self._first, None
-        if handler.request_deserializer is not None:
-            request = handler.request_deserializer(request)
+        if handler.request_deserializer is take_apart:  # without making one piece of it
+            request = self._parts() or take_apart(self._message(self._size))
+        else:
+            request = self._request(self._message(self._size))
         if handler.response_streaming:
             await self._send_all(handler.unary_stream(request, self))
             return
-        data = handler.response_serializer(await handler.unary_unary(request, self))
-        self._lib.qw_finish(self.pointer, data, len(data), 0, None)
+        data = await handler.unary_unary(request, self)
+        if handler.response_serializer is not None:
+            data = handler.response_serializer(data)
+        self.lib.qw_finish(self.pointer, data, len(data), 0, None)
 
     def end(self, code: grpc.StatusCode, text: str) -> None:
         """Without (another) message."""
-        self._lib.qw_finish(self.pointer, None, 0, code.value[0], text.encode())
+        self.lib.qw_finish(self.pointer, None, 0, code.value[0], text.encode())
 
-    def has_read(self, message: bytes | None) -> None:
+    def has_read(self, size: int) -> None:
         """The next message has come, or none will."""
         if self._reading is not None and not self._reading.done():
-            self._reading.set_result(message)
+            self._reading.set_result(None if size == NONE else self._message(size))
 
     def has_written(self) -> None:
         """The last message is on its way."""
         if self._writing is not None and not self._writing.done():
             self._writing.set_result(None)
 
-    async def _requests(self, deserializer: Callable[[bytes], Any] | None) -> AsyncIterator[Any]:
-        message, self._first = self._first, None
+    async def _requests(self) -> AsyncIterator[Any]:
+        message = None if self._size == NONE else self._message(self._size)
         while message is not None:
-            yield deserializer(message) if deserializer is not None else message
+            yield self._request(message)
             self._reading = asyncio.get_running_loop().create_future()
-            self._lib.qw_next(self.pointer)
+            self.lib.qw_next(self.pointer)
             message = await self._reading
+
+    def _request(self, message: bytes) -> Any:
+        deserializer = self._handler.request_deserializer
+        return message if deserializer is None else deserializer(message)
+
+    def _message(self, size: int) -> bytes:
+        """The message that has come, in one piece."""
+        message = _new_bytes(None, size)
+        self.lib.qw_copy(self.pointer, 0, message, size)
+        self.lib.qw_forget(self.pointer)
+        return message
+
+    def _parts(self) -> Parts | None:
+        """The ModelInferRequest that has come; None when it is damaged, or larger apart from its tensors than they usually are."""
+        head, spans, size = self._server.head, self._server.spans, ctypes.c_size_t(MOST_HEAD)
+        count = self.lib.qw_split(self.pointer, 1 << ID | 1 << RAW, head, ctypes.byref(size), spans, MOST_SPANS)
+        if count < 0:
+            return None
+        identity, raw = b"", []
+        for number, begin, contents, length in SPAN.iter_unpack(memoryview(spans)[: count * SPAN.size]):
+            if number == RAW:
+                raw.append(_Content(self, contents, length))
+                continue
+            identity = _new_bytes(None, contents + length - begin)
+            self.lib.qw_copy(self.pointer, begin, identity, len(identity))
+            try:
+                identity[contents - begin :].decode()
+            except UnicodeDecodeError:
+                return None
+        return Parts(ctypes.string_at(head, size.value), identity, raw)
 
     async def _send_all(self, responses: AsyncIterator[Any] | Awaitable[None]) -> None:
         """From a generator, or from a coroutine that uses write()."""
@@ -213,7 +256,7 @@ class _Call:
         """Send one of several messages."""
         data = self._handler.response_serializer(response)
         self._writing = asyncio.get_running_loop().create_future()
-        self._lib.qw_write(self.pointer, data, len(data))
+        self.lib.qw_write(self.pointer, data, len(data))
         await self._writing
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
@@ -225,19 +268,43 @@ class _Call:
     def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
         """Headers that follow the answer."""
         for key, value in trailing_metadata:
-            self._lib.qw_trailer(self.pointer, key.encode(), value.encode())
+            self.lib.qw_trailer(self.pointer, key.encode(), value.encode())
 
     def invocation_metadata(self) -> Metadata:
         """The headers that the client sent, but for binary ones."""
-        size = self._lib.qw_headers(self.pointer, None, 0)
+        size = self.lib.qw_headers(self.pointer, None, 0)
         data = ctypes.create_string_buffer(size)
-        self._lib.qw_headers(self.pointer, data, size)
+        self.lib.qw_headers(self.pointer, data, size)
         texts = data.raw.split(b"\0")
         return [(k.decode(), v.decode("latin-1")) for k, v in zip(texts[0::2], texts[1::2], strict=False)]
 
     def time_remaining(self) -> float:
         """Seconds until the client stops waiting, a huge number when it never does."""
-        return float(self._lib.qw_seconds_left(self.pointer))
+        return float(self.lib.qw_seconds_left(self.pointer))
+
+
+class _Content:
+    """A ``host_service.tensor.Content`` of ``call``'s message, which stays as long as this."""
+
+    __slots__ = ("_begin", "_call", "_length")
+
+    def __init__(self, call: _Call, begin: int, length: int) -> None:
+        self._call = call
+        self._begin = begin
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def copy(self, begin: int, out: NDArray[np.uint8]) -> None:
+        """See Content."""
+        call = self._call
+        call.lib.qw_copy(call.pointer, self._begin + begin, out.ctypes.data, out.size)
+
+    def quantise(self, begin: int, highest: float, offset: float, out: NDArray[np.uint8]) -> bool:
+        """See Content."""
+        call = self._call
+        return bool(call.lib.qw_quantise(call.pointer, self._begin + begin, out.size, highest, offset, out.ctypes.data))
 
 
 class _AbortedError(Exception):

@@ -1,10 +1,13 @@
 // A gRPC server for a caller that wants whole messages and no threads: HTTP/2, TLS, compression, flow control and deadlines are
 // gRPC's C++ library's, driven by one thread here; whoever calls take() finds what has happened since, in batches.
 //
-// What it does not do: it looks into no message, knows no method, and takes no lock of the caller's language. grpcpp.py is its only user;
+// A message stays in the pieces in which the network brought it. The caller takes copies of what it wants, or has values quantised straight
+// from the pieces: a tensor of FP32 is as long as all the rest, and every copy of it costs as much as its arithmetic.
+//
+// What it does not do: it knows no method and no type of message, and takes no lock of the caller's language. grpcpp.py is its only user;
 // every function below is called from one thread of it, but for stop().
 //
-// A call lives until gRPC is through with it and the caller has let go of it: references count both.
+// A call lives until gRPC is through with it and the caller has let go of it, the server until its last call is gone: references count both.
 
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
@@ -14,6 +17,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -60,8 +64,15 @@ struct Server {
   int signal = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   std::mutex mutex;
   std::vector<Event> events;  // that take() has not taken; the signal is set while there are any
+  std::atomic<int> references{1};
 
   ~Server() { close(signal); }
+
+  void drop() {
+    if (--references == 0) {
+      delete this;
+    }
+  }
 
   void report(Call* call, Kind kind, int64_t size = kNone);
   void accept();
@@ -75,12 +86,16 @@ struct Tag {
 };
 
 struct Call {
-  explicit Call(Server* server) : server(server) { context.AsyncNotifyWhenDone(&over); }
+  explicit Call(Server* server) : server(server) {
+    ++server->references;
+    context.AsyncNotifyWhenDone(&over);
+  }
 
   Server* server;
   grpc::GenericServerContext context;
   grpc::GenericServerAsyncReaderWriter stream{&context};
   ByteBuffer message;
+  std::vector<Slice> pieces;  // of the last message that opened() saw
   Tag arrived{Tag::kArrived, this}, read{Tag::kRead, this}, wrote{Tag::kWrote, this}, finished{Tag::kFinished, this},
       over{Tag::kOver, this};
   std::atomic<int> references{1};
@@ -90,8 +105,21 @@ struct Call {
 
   void drop() {
     if (--references == 0) {
+      Server* mine = server;
       delete this;
+      mine->drop();
     }
+  }
+
+  // The pieces of the message that has come last.
+  const std::vector<Slice>& opened() {
+    if (message.Valid()) {
+      if (!message.Dump(&pieces).ok()) {
+        pieces.clear();
+      }
+      message.Clear();
+    }
+    return pieces;
   }
 
   void read_next() {
@@ -155,6 +183,100 @@ void Server::work() {
     Tag* done = static_cast<Tag*>(tag);
     done->call->done(done->operation, ok);
   }
+}
+
+// Reads bytes that lie in pieces.
+class Reader {
+ public:
+  explicit Reader(const std::vector<Slice>& pieces) : pieces_(pieces) { settle(); }
+
+  bool at_end() const { return piece_ == pieces_.size(); }
+  size_t position() const { return before_ + at_; }
+
+  // What is left of the piece; empty at the end.
+  std::pair<const char*, size_t> piece() const {
+    if (at_end()) {
+      return {nullptr, 0};
+    }
+    return {reinterpret_cast<const char*>(pieces_[piece_].begin()) + at_, pieces_[piece_].size() - at_};
+  }
+
+  bool skip(size_t size) { return copy(nullptr, size); }
+
+  // The next `size` bytes to `to`, unless that is null. Returns whether there are as many.
+  bool copy(char* to, size_t size) {
+    while (size > 0) {
+      auto [data, left] = piece();
+      if (left == 0) {
+        return false;
+      }
+      const size_t part = std::min(size, left);
+      if (to != nullptr) {
+        std::memcpy(to, data, part);
+        to += part;
+      }
+      at_ += part;
+      size -= part;
+      settle();
+    }
+    return true;
+  }
+
+  // Back to a position that was passed.
+  void rewind(size_t position) {
+    while (position < before_) {
+      before_ -= pieces_[--piece_].size();
+    }
+    at_ = position - before_;
+    settle();
+  }
+
+  // A protobuf's number of at most ten bytes. Returns whether there is one.
+  bool varint(uint64_t* value) {
+    for (int shift = 0; shift < 70; shift += 7) {
+      auto [data, left] = piece();
+      if (left == 0) {
+        return false;
+      }
+      const uint64_t byte = static_cast<uint8_t>(*data);
+      *value |= (byte & 0x7f) << shift;
+      skip(1);
+      if (byte < 0x80) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+ private:
+  // On to a piece that has something left.
+  void settle() {
+    while (!at_end() && at_ == pieces_[piece_].size()) {
+      before_ += at_;
+      at_ = 0;
+      ++piece_;
+    }
+  }
+
+  const std::vector<Slice>& pieces_;
+  size_t piece_ = 0, at_ = 0, before_ = 0;  // the piece, where in it, bytes of those before it
+};
+
+// `count` float32 values that stand anywhere; see qw_quantise(). Returns whether all are finite. Written so that compilers vectorise it.
+bool quantise(const char* from, size_t count, float highest, float offset, uint8_t* to) {
+  uint32_t strange = 0;
+  for (size_t i = 0; i < count; ++i) {
+    float value;
+    uint32_t bits;
+    std::memcpy(&value, from + sizeof value * i, sizeof value);
+    std::memcpy(&bits, &value, sizeof bits);
+    strange |= (bits & 0x7f800000u) == 0x7f800000u;
+    value = value > 0.0f ? value : 0.0f;
+    value = (value < highest ? value : highest) + offset;
+    std::memcpy(&bits, &value, sizeof bits);
+    to[i] = static_cast<uint8_t>(bits);
+  }
+  return strange == 0;
 }
 
 ByteBuffer buffer_of(const char* data, size_t size) {
@@ -237,8 +359,8 @@ void qw_stop(Server* server, double grace) {
   }
 }
 
-// After qw_stop(), when every call was released.
-void qw_free(Server* server) { delete server; }
+// After qw_stop(): the server goes with its last call.
+void qw_free(Server* server) { server->drop(); }
 
 // The full name of the method: "/package.Service/Method". Until the call is released.
 const char* qw_method(Call* call) { return call->context.method().c_str(); }
@@ -263,18 +385,96 @@ size_t qw_headers(Call* call, char* to, size_t size) {
   return text.size();
 }
 
-// Copy the message that has come to `to`, and forget it. Its parts lie where the network left them. Returns whether it could be read.
-int qw_message(Call* call, char* to) {
-  std::vector<Slice> slices;
-  if (!call->message.Dump(&slices).ok()) {
-    return 0;
+// Copy `size` bytes from `begin` of the message that has come to `to`. Returns whether it is as long.
+int qw_copy(Call* call, size_t begin, char* to, size_t size) {
+  Reader reader(call->opened());
+  return reader.skip(begin) && reader.copy(to, size);
+}
+
+// Take the message, a protobuf, apart: of fields whose numbers are bits of `apart`, and which hold bytes, `spans` says where they are
+// (number, begin of the tag, begin of the contents, length); the others are copied to `head`. Returns the number of spans and the head's
+// length, or -1 when the message is damaged, or there is more than fits.
+int qw_split(Call* call, uint32_t apart, char* head, size_t* head_size, int64_t (*spans)[4], int most) {
+  Reader reader(call->opened());
+  char* to = head;
+  int count = 0;
+  while (!reader.at_end()) {
+    const size_t begin = reader.position();
+    uint64_t tag = 0, length = 0;
+    if (!reader.varint(&tag)) {
+      return -1;
+    }
+    const uint64_t kind = tag & 7, number = tag >> 3;
+    const bool has_length = kind == 2;
+    if (kind == 0 || has_length) {
+      if (!reader.varint(&length)) {
+        return -1;
+      }
+    } else if (kind == 1 || kind == 5) {
+      length = kind == 1 ? 8 : 4;
+    } else {
+      return -1;  // a group
+    }
+    const size_t contents = reader.position();
+    if (kind == 0) {
+      length = 0;
+    }
+    if (has_length && number < 32 && (apart >> number & 1) != 0) {
+      if (count == most || !reader.skip(length)) {
+        return -1;
+      }
+      const int64_t span[] = {static_cast<int64_t>(number), static_cast<int64_t>(begin), static_cast<int64_t>(contents),
+                              static_cast<int64_t>(length)};
+      std::copy(std::begin(span), std::end(span), spans[count++]);
+      continue;
+    }
+    const size_t room = *head_size - (to - head), size = reader.position() - begin;
+    if (size > room || length > room - size) {
+      return -1;
+    }
+    reader.rewind(begin);
+    if (!reader.copy(to, size + length)) {
+      return -1;
+    }
+    to += size + length;
   }
-  for (const Slice& slice : slices) {
-    std::memcpy(to, slice.begin(), slice.size());
-    to += slice.size();
+  *head_size = to - head;
+  return count;
+}
+
+// `count` float32 values from `begin` of the message, as uint8 at `to`: clipped to 0..`highest`, then the last byte of the sum with `offset`.
+// Returns 0 when one of them is a NaN or an infinity, -1 when the message is too short.
+int qw_quantise(Call* call, size_t begin, size_t count, float highest, float offset, uint8_t* to) {
+  Reader reader(call->opened());
+  if (!reader.skip(begin)) {
+    return -1;
   }
+  bool finite = true;
+  while (count > 0) {
+    auto [data, size] = reader.piece();
+    const size_t whole = std::min(count, size / sizeof(float));
+    if (whole > 0) {
+      finite &= quantise(data, whole, highest, offset, to);
+      reader.skip(whole * sizeof(float));
+      to += whole;
+      count -= whole;
+    } else {  // it begins in this piece and ends in another
+      char value[sizeof(float)];
+      if (!reader.copy(value, sizeof value)) {
+        return -1;
+      }
+      finite &= quantise(value, 1, highest, offset, to);
+      ++to;
+      --count;
+    }
+  }
+  return finite ? 1 : 0;
+}
+
+// The message that has come is not needed any more.
+void qw_forget(Call* call) {
   call->message.Clear();
-  return 1;
+  call->pieces.clear();
 }
 
 // Ask for the next message.
