@@ -248,7 +248,7 @@ class Pipeline:
 
 
 def _check_image(program: Program) -> None:
-    """Raise ProgramError unless host and hardware agree on the size of the packed image."""
+    """Raise ProgramError unless host and hardware agree on the size of the packed image, and the host can lay it out."""
     layout, header = program.image, program.header
     config = program.config
     words = config.blocks_in(layout.lanes) * layout.rows * layout.cols
@@ -258,3 +258,7 @@ def _check_image(program: Program) -> None:
             f"program {program.name!r}: its image layout fills {words} words of {sent} bytes, "
             f"its header says {header.image_words} of {program.image_word_bytes}: compile it again"
         )
+    try:
+        program.packer()  # compiled here where nobody did before, not while the first image waits
+    except ValueError as error:
+        raise ProgramError(f"program {program.name!r}: {error}") from error

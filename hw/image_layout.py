@@ -8,14 +8,20 @@ All padding happens here, on the host. ``block = columns = 1`` is the plain layo
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hw.native import NativeBuildError
+from hw.native_packer import NativePacker
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,8 @@ class Packer:
     """Lays out uint8 images of ``layout`` for arrays of ``cp`` lanes, one after another; an image costs no allocation. Not thread safe.
 
     Pixels and words move as opaque items, which is several times as fast as byte by byte: pixels to where those of a patch are
-    neighbours, and from there, where neighbouring patches are neighbours too, whole words to their place.
+    neighbours, and from there, where neighbouring patches are neighbours too, whole words to their place. The compiled ``NativePacker``
+    is held against this one.
     """
 
     def __init__(self, layout: ImageLayout, cp: int, word_bytes: int) -> None:
@@ -146,11 +153,26 @@ class Packer:
                 block[:, :, taken:] = 0
 
 
+def fastest_packer(layout: ImageLayout, cp: int, word_bytes: int) -> Packer | NativePacker:
+    """The compiled Packer, or NumPy's where there is no compiler."""
+    return _fastest()(layout, cp, word_bytes)
+
+
+@cache
+def _fastest() -> type[Packer] | type[NativePacker]:
+    try:
+        NativePacker.prepare()
+    except NativeBuildError as error:
+        LOG.info("images are laid out by NumPy, which takes three times as long: %s", error)
+        return Packer
+    return NativePacker
+
+
 class _Packers(threading.local):
     """Each thread's, of the layouts that it packed for last: making one takes longer than packing a small image."""
 
     def __init__(self) -> None:
-        self.of = lru_cache(maxsize=4)(Packer)
+        self.of = lru_cache(maxsize=4)(fastest_packer)
 
 
 _packers = _Packers()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.image_layout import ImageLayout, Packer
+from hw.image_layout import ImageLayout, Packer, fastest_packer
 from hw.isa import (
     DESCRIPTOR_BYTES,
     FEATURE_BYTES,
@@ -29,6 +29,7 @@ from hw.isa import (
     ProgramHeader,
     RecordError,
 )
+from hw.native_packer import NativePacker
 from hw.stream import StreamLayer, decode, payload_bytes
 
 FILE_MAGIC = b"QWNPFILE"
@@ -114,9 +115,9 @@ class Program:
         self.check_image(image)
         return self.image.pack(image, self.config.cp, self.image_word_bytes)
 
-    def packer(self) -> Packer:
+    def packer(self) -> Packer | NativePacker:
         """What pack_image() does, for one image after another."""
-        return Packer(self.image, self.config.cp, self.image_word_bytes)
+        return fastest_packer(self.image, self.config.cp, self.image_word_bytes)
 
     def check_image(self, image: NDArray[Any]) -> None:
         """Raise ValueError unless ``image`` is one that the program takes."""
