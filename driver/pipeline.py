@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,15 @@ class Result:
 
     result: NDArray[Any]
     """The integers as the NPU computed them, shape and type of ``Program.output``."""
-    features: NDArray[np.float32]
-    """Their real values (``Program.features``)."""
     counters: Counters
     seconds: float
     """Wall time from handing the image to the device, or from the result before where that came later, to having the result."""
+    to_features: Callable[[NDArray[Any]], NDArray[np.float32]]
+
+    @cached_property
+    def features(self) -> NDArray[np.float32]:
+        """The integers' real values (``Program.features``)."""
+        return self.to_features(self.result)
 
 
 @dataclass(eq=False)
@@ -128,7 +133,7 @@ class Pipeline:
             begin, self._ended = max(job.begin, self._ended), time.perf_counter()
             if job.slot is not None:
                 job.slot.job = None
-        return Result(result, self.program.features(result), outcome.counters, self._ended - begin)
+        return Result(result, outcome.counters, self._ended - begin, self.program.features)
 
     def drain(self) -> None:
         """Wait for a run whose job was cancelled after its START, so that nothing uses the buffers. Raises like run()."""

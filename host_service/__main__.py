@@ -15,8 +15,8 @@ from driver.runtime import TIMEOUT
 from host_service.allocator import keep_large_blocks
 from host_service.configuration import TRANSPORTS, Configuration, Devices, Models, Server, load_configuration
 from host_service.server import serve_until_stopped
-from host_service.transport import TransportBuildError
 from hw.isa import ConfigurationError
+from hw.native import NativeBuildError
 from hw.program import ProgramError
 
 
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             uvloop.install()
         asyncio.run(serve_until_stopped(configuration))
-    except (DeviceError, ProgramError, ConfigurationError, TransportBuildError, ValueError, OSError) as error:
+    except (DeviceError, ProgramError, ConfigurationError, NativeBuildError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

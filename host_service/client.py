@@ -226,7 +226,8 @@ class RemoteNpu:
 def _result(
     sums: NDArray[np.int32], features: NDArray[np.float32], counters: NDArray[np.uint32], seconds: float
 ) -> Result:
-    return Result(sums.copy(), features.copy(), Counters(*counters.tolist()), seconds)
+    features = features.copy()  # of the service, which divides as Program.features does
+    return Result(sums.copy(), Counters(*counters.tolist()), seconds, lambda _: features)
 
 
 def open_npu(where: str, program: Program | str | Path, **options: Any) -> Npu | RemoteNpu:

@@ -7,6 +7,7 @@ Several NPUs of one overlay are a pool (``driver.pool``), each with a thread.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import signal
@@ -136,7 +137,6 @@ class Child:
         if isinstance(outcome, Result):
             assert self._slots is not None
             self._slots.results[slot] = outcome.result
-            self._slots.features[slot] = outcome.features
             self._answer(number, value=(outcome.seconds, tuple(vars(outcome.counters).values())))
         elif outcome is None:
             self._send(number, "cancelled", "")
@@ -229,7 +229,8 @@ class Alone:
 
     def _next(self) -> Job | None:
         """The image behind the one that is on."""
-        self._look()
+        if not self._images:
+            self._look()
         return self._images[0] if self._images else None
 
 
@@ -269,6 +270,7 @@ def main() -> None:
     """The process's whole life; signals to the service's group are the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     keep_large_blocks()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:

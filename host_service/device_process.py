@@ -83,6 +83,7 @@ class DeviceProcess:
             for file in files:
                 os.close(file)
         self._slots, self._free, self._slot_of = slots, list(range(count)), {}
+        self._to_features = program.features
 
     def run(self, write: WriteImage) -> asyncio.Future[Result]:
         """Have the image written to shared memory and computed. At most SLOTS for each NPU at a time."""
@@ -163,7 +164,7 @@ class DeviceProcess:
 
     def _result(self, slot: int, seconds: float, counters: tuple[Any, ...]) -> Result:
         assert self._slots is not None
-        return Result(self._slots.results[slot].copy(), self._slots.features[slot].copy(), Counters(*counters), seconds)
+        return Result(self._slots.results[slot].copy(), Counters(*counters), seconds, self._to_features)
 
     def _fail(self, text: str) -> None:
         """The child is lost."""

@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
+from operator import add, attrgetter
 from typing import Literal, Protocol
 
 from driver.device import DeviceError, DeviceTimeoutError
@@ -21,6 +23,7 @@ AHEAD = 4
 GRACE = 5.0
 """Seconds beyond an image's time limit, in which the device's own report of it is awaited."""
 COUNTERS = tuple(field.name for field in fields(Counters) if field.name != "layers")
+_counts = attrgetter(*COUNTERS)
 BACK_OFF = (0.05, 0.2, 1.0, 5.0, 30.0)
 """Seconds before the first, second, ... attempt to bring a device back; the last again and again."""
 
@@ -82,8 +85,7 @@ class Lane:
         """How often it was taken out."""
         self.images = 0
         self.busy_seconds = 0.0
-        self.counters = dict.fromkeys(COUNTERS, 0)
-        """Sums of the NPU's counters over all images."""
+        self._counted: tuple[int, ...] = (0,) * len(COUNTERS)
         self.timeout = timeout
         """Seconds for an image."""
         self._dispatcher = dispatcher
@@ -91,6 +93,11 @@ class Lane:
         self._since = 0.0
         """Since when the oldest image has been the oldest, by the event loop's clock."""
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Sums of the NPU's counters over all images."""
+        return dict(zip(COUNTERS, self._counted, strict=True))
 
     async def start(self, program: Program) -> None:
         """Open the device and load ``program``. Raises DeviceError."""
@@ -116,7 +123,7 @@ class Lane:
         self.running[job] = future
         if len(self.running) == 1:
             self._watch_over()
-        future.add_done_callback(lambda done: self._finished(job, done))
+        future.add_done_callback(partial(self._finished, job))
 
     def switch(self, program: Program) -> None:
         """Load another program; nothing is running."""
@@ -152,7 +159,7 @@ class Lane:
             result = done.result()
             self.images += 1
             self.busy_seconds += result.seconds
-            self._count(result.counters)
+            self._counted = tuple(map(add, self._counted, _counts(result.counters)))
             self._dispatcher.computed(job, result)
             self._drop(job)
 
@@ -162,10 +169,6 @@ class Lane:
         job.lane = None
         self._watch_over()
         self._dispatcher.pump()
-
-    def _count(self, counters: Counters) -> None:
-        for name in COUNTERS:
-            self.counters[name] += getattr(counters, name)
 
     def _watch_over(self) -> None:
         """Give the oldest image its time, from now."""

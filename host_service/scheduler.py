@@ -136,14 +136,13 @@ class Scheduler:
 
     def pump(self) -> None:
         """Hand jobs to devices with room, oldest first."""
-        self._tell()
+        if self.works != self._worked:
+            self._tell()
         while self._queue:
             job = self._queue[0]
             if not job.queued:  # its caller has left
                 self._queue.popleft()
                 continue
-            if job.deadline <= asyncio.get_running_loop().time():
-                job.fail(_too_late())
             if job.answer.done():
                 self._unqueue()
                 self.dropped += 1
@@ -151,13 +150,15 @@ class Scheduler:
             lane = self._lane_for(job)
             if lane is None:
                 return
+            if job.deadline < math.inf and job.deadline <= asyncio.get_running_loop().time():
+                job.fail(_too_late())
+                continue
             self._unqueue()
             lane.give(job)
 
     def _tell(self) -> None:
-        if self.works != self._worked:
-            self._worked = self.works
-            self.on_works(self.works)
+        self._worked = self.works
+        self.on_works(self._worked)
 
     def _unqueue(self) -> None:
         self._queue.popleft().queued = False
@@ -165,9 +166,14 @@ class Scheduler:
 
     def _lane_for(self, job: Job) -> Lane | None:
         """The least busy lane that takes ``job``. A lane changes its program when it is empty; until then older jobs go first."""
-        ready = [lane for lane in self.lanes if lane.takes(job.program)]
-        if ready:
-            return min(ready, key=lambda lane: len(lane.running) / lane.runner.npus)
+        found, least = None, math.inf
+        for lane in self.lanes:
+            if lane.takes(job.program):
+                load = len(lane.running) / lane.runner.npus
+                if load < least:
+                    found, least = lane, load
+        if found is not None:
+            return found
         idle = next((lane for lane in self.lanes if lane.state == "ready" and not lane.running), None)
         if idle is not None and idle.program is not job.program:
             idle.switch(job.program)
@@ -195,7 +201,8 @@ class Scheduler:
 
     def out_of_order(self, error: DeviceError) -> None:
         """A device could not be brought back; when none can, nobody shall wait in vain."""
-        self._tell()
+        if self.works != self._worked:
+            self._tell()
         if not self.works:
             for job in list(self._queue):
                 if job.queued:

@@ -24,14 +24,13 @@ class Slots:
         shapes: list[tuple[tuple[int, ...], Any]] = [
             ((layout.height, layout.width, layout.channels), np.uint8),
             (result.shape, result.dtype),
-            (result.shape, np.float32),
         ]
         sizes = [count * math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in shapes]
         starts = [sum(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE for size in sizes[:n]) for n in range(len(sizes) + 1)]
         with open(file, "r+b", closefd=False) as opened:
             opened.truncate(starts[-1])
         memory = mmap.mmap(file, starts[-1])
-        images, results, features = (
+        images, results = (
             np.frombuffer(memory, dtype, size // np.dtype(dtype).itemsize, start).reshape(count, *shape)
             for (shape, dtype), size, start in zip(shapes, sizes, starts, strict=False)
         )
@@ -39,5 +38,3 @@ class Slots:
         """[count, height, width, channels]"""
         self.results: NDArray[Any] = results
         """[count, ...], shape and type of ``Program.output``."""
-        self.features: NDArray[np.float32] = features
-        """[count, ...], their real values."""

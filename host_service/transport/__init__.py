@@ -13,9 +13,9 @@ from typing import Protocol
 import grpc
 
 from host_service.configuration import Tls
-from host_service.transport.build import TransportBuildError
 from host_service.transport.grpcio import GrpcioServer
 from host_service.transport.grpcpp import GrpcppServer
+from hw.native import NativeBuildError
 
 LOG = logging.getLogger(__name__)
 PREFERRED = ("grpc++", "grpcio")
@@ -45,14 +45,14 @@ class Transport(Protocol):
 def transport(name: str, message_bytes: int) -> Transport:
     """The transport ``name`` (``configuration.TRANSPORTS``) for messages of at most ``message_bytes``.
 
-    Raises TransportBuildError when gRPC's C++ library is asked for by name and is not there.
+    Raises NativeBuildError when gRPC's C++ library is asked for by name and is not there.
     """
     for candidate in PREFERRED if name == "auto" else (name,):
         if candidate == "grpcio":
             return GrpcioServer(message_bytes)
         try:
             return GrpcppServer(message_bytes)
-        except TransportBuildError as error:
+        except NativeBuildError as error:
             if candidate == name or PREFERRED[-1] == candidate:
                 raise
             LOG.info("gRPC's Python package receives the calls, which takes more CPU: %s", str(error).splitlines()[0])

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from host_service.configuration import Tls
-from host_service.transport.build import library
+from host_service.transport.library import library
 from host_service.wire import ID, RAW, Parts, take_apart
 
 LOG = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class GrpcppServer:
         self._calls: dict[int, _Call] = {}
         self._events = ctypes.create_string_buffer(BATCH * EVENT.size)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = False
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """See Transport."""
@@ -75,11 +76,17 @@ class GrpcppServer:
 
     async def stop(self, grace: float) -> None:
         """See Transport."""
+        if self._stopped:
+            return
+        self._stopped = True
         await asyncio.to_thread(self.lib.qw_stop, self._server, grace)
+        self._take()
+        while self._calls:
+            await asyncio.wait([call.task for call in self._calls.values()])
+        await asyncio.to_thread(self.lib.qw_finish_events, self._server)
+        self._take()
         if self._loop is not None:
             self._loop.remove_reader(self.lib.qw_signal(self._server))
-            self._take()
-            await asyncio.gather(*(call.task for call in self._calls.values()), return_exceptions=True)
         self.lib.qw_free(self._server)
 
     def _take(self) -> None:
@@ -98,7 +105,7 @@ class GrpcppServer:
                     elif kind == WRITTEN:
                         call.has_written()
                     else:
-                        call.task.cancel()
+                        call.leave()
                 self.lib.qw_release(pointer)
 
     def _begin(self, pointer: int, size: int) -> None:
@@ -124,8 +131,11 @@ class GrpcppServer:
 
     async def _serve(self, call: _Call, handler: grpc.RpcMethodHandler | None) -> None:
         """Answer ``call``, whatever its handler does."""
+        call.is_served = True
         try:
-            if handler is None:
+            if call.is_left:
+                pass
+            elif handler is None:
                 call.end(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
             else:
                 await call.serve(handler)
@@ -138,6 +148,7 @@ class GrpcppServer:
             call.end(grpc.StatusCode.INTERNAL, f"internal error ({type(error).__name__}); see the service's log")
         finally:
             del self._calls[call.pointer]
+            self.lib.qw_release(call.pointer)
 
 
 class _Details(NamedTuple):
@@ -150,7 +161,7 @@ class _Details(NamedTuple):
 class _Call:
     """One call. To its handler it is the context, with what the handlers here use of a ``grpc.aio.ServicerContext``.
 
-    ``pointer`` comes with a reference to the library's call, which goes with this object. ``size``: of the message that came with it.
+    ``size``: of the message that came with it, or NONE.
     """
 
     task: asyncio.Task[None]
@@ -161,11 +172,11 @@ class _Call:
         self._server = server
         self._size = size
         self._handler = handler
+        self.is_served = False
+        """Whether its task has begun; one that is cancelled before never does, and would not clean up."""
+        self.is_left = False
         self._reading: asyncio.Future[bytes | None] | None = None
         self._writing: asyncio.Future[None] | None = None
-
-    def __del__(self) -> None:
-        self.lib.qw_release(self.pointer)
 
     # For the server --------------------------------------------------------------------------------------------------
 
@@ -177,26 +188,34 @@ class _Call:
         if self._size == NONE:
             self.end(grpc.StatusCode.INTERNAL, "the call came without its message")
             return
+        message = _Message(self._server, self.pointer, self._size)
         if handler.request_deserializer is take_apart:  # without making one piece of it
-            request = self._parts() or take_apart(self._message(self._size))
+            request = message.parts() or take_apart(message.whole())
         else:
-            request = self._request(self._message(self._size))
+            request = self._request(message.whole())
         if handler.response_streaming:
             await self._send_all(handler.unary_stream(request, self))
             return
-        data = await handler.unary_unary(request, self)
-        if handler.response_serializer is not None:
-            data = handler.response_serializer(data)
+        data = self._serialised(await handler.unary_unary(request, self))
         self.lib.qw_finish(self.pointer, data, len(data), 0, None)
 
     def end(self, code: grpc.StatusCode, text: str) -> None:
         """Without (another) message."""
         self.lib.qw_finish(self.pointer, None, 0, code.value[0], text.encode())
 
+    def leave(self) -> None:
+        """Nobody waits for the answer."""
+        self.is_left = True
+        if self.is_served:
+            self.task.cancel()
+
     def has_read(self, size: int) -> None:
         """The next message has come, or none will."""
         if self._reading is not None and not self._reading.done():
-            self._reading.set_result(None if size == NONE else self._message(size))
+            try:
+                self._reading.set_result(self._whole(size))
+            except ValueError as error:
+                self._reading.set_exception(error)
 
     def has_written(self) -> None:
         """The last message is on its way."""
@@ -204,7 +223,7 @@ class _Call:
             self._writing.set_result(None)
 
     async def _requests(self) -> AsyncIterator[Any]:
-        message = None if self._size == NONE else self._message(self._size)
+        message = self._whole(self._size)
         while message is not None:
             yield self._request(message)
             self._reading = asyncio.get_running_loop().create_future()
@@ -215,31 +234,12 @@ class _Call:
         deserializer = self._handler.request_deserializer
         return message if deserializer is None else deserializer(message)
 
-    def _message(self, size: int) -> bytes:
-        """The message that has come, in one piece."""
-        message = _new_bytes(None, size)
-        self.lib.qw_copy(self.pointer, 0, message, size)
-        self.lib.qw_forget(self.pointer)
-        return message
+    def _serialised(self, response: Any) -> bytes:
+        serializer = self._handler.response_serializer
+        return response if serializer is None else serializer(response)
 
-    def _parts(self) -> Parts | None:
-        """The ModelInferRequest that has come; None when it is damaged, or larger apart from its tensors than they usually are."""
-        head, spans, size = self._server.head, self._server.spans, ctypes.c_size_t(MOST_HEAD)
-        count = self.lib.qw_split(self.pointer, 1 << ID | 1 << RAW, head, ctypes.byref(size), spans, MOST_SPANS)
-        if count < 0:
-            return None
-        identity, raw = b"", []
-        for number, begin, contents, length in SPAN.iter_unpack(memoryview(spans)[: count * SPAN.size]):
-            if number == RAW:
-                raw.append(_Content(self, contents, length))
-                continue
-            identity = _new_bytes(None, contents + length - begin)
-            self.lib.qw_copy(self.pointer, begin, identity, len(identity))
-            try:
-                identity[contents - begin :].decode()
-            except UnicodeDecodeError:
-                return None
-        return Parts(ctypes.string_at(head, size.value), identity, raw)
+    def _whole(self, size: int) -> bytes | None:
+        return None if size == NONE else _Message(self._server, self.pointer, size).whole()
 
     async def _send_all(self, responses: AsyncIterator[Any] | Awaitable[None]) -> None:
         """From a generator, or from a coroutine that uses write()."""
@@ -254,7 +254,7 @@ class _Call:
 
     async def write(self, response: Any) -> None:
         """Send one of several messages."""
-        data = self._handler.response_serializer(response)
+        data = self._serialised(response)
         self._writing = asyncio.get_running_loop().create_future()
         self.lib.qw_write(self.pointer, data, len(data))
         await self._writing
@@ -283,13 +283,66 @@ class _Call:
         return float(self.lib.qw_seconds_left(self.pointer))
 
 
+class _Message:
+    """The message of ``size`` bytes that has come for the call ``pointer``, as the library has it."""
+
+    __slots__ = ("_pointer", "_server", "_size", "lib")
+
+    def __init__(self, server: GrpcppServer, pointer: int, size: int) -> None:
+        self.lib = server.lib
+        self._server = server
+        self._size = size
+        self._pointer = self.lib.qw_message(pointer)
+        if not self._pointer:
+            raise ValueError("the message is not compressed as it says")
+
+    def __del__(self) -> None:
+        self.lib.qw_message_free(self._pointer)
+
+    def whole(self) -> bytes:
+        """In one piece."""
+        return self.part(0, self._size)
+
+    def part(self, begin: int, size: int) -> bytes:
+        """A part of it, in one piece."""
+        data = _new_bytes(None, size)
+        self.lib.qw_copy(self._pointer, begin, data, size)
+        return data
+
+    def parts(self) -> Parts | None:
+        """Those of a ModelInferRequest; None when it is damaged, or larger apart from its tensors than they usually are."""
+        head, spans, size = self._server.head, self._server.spans, ctypes.c_size_t(MOST_HEAD)
+        count = self.lib.qw_split(self._pointer, 1 << ID | 1 << RAW, head, ctypes.byref(size), spans, MOST_SPANS)
+        if count < 0:
+            return None
+        identity, raw = b"", []
+        for number, begin, contents, length in SPAN.iter_unpack(memoryview(spans)[: count * SPAN.size]):
+            if number == RAW:
+                raw.append(_Content(self, contents, length))
+                continue
+            identity = self.part(begin, contents + length - begin)
+            try:
+                identity[contents - begin :].decode()
+            except UnicodeDecodeError:
+                return None
+        return Parts(ctypes.string_at(head, size.value), identity, raw)
+
+    def copy(self, begin: int, out: NDArray[np.uint8]) -> None:
+        """See ``host_service.tensor.Content``."""
+        self.lib.qw_copy(self._pointer, begin, out.ctypes.data, out.size)
+
+    def quantise(self, begin: int, highest: float, offset: float, out: NDArray[np.uint8]) -> bool:
+        """See ``host_service.tensor.Content``."""
+        return bool(self.lib.qw_quantise(self._pointer, begin, out.size, highest, offset, out.ctypes.data))
+
+
 class _Content:
-    """A ``host_service.tensor.Content`` of ``call``'s message, which stays as long as this."""
+    """A ``host_service.tensor.Content``: ``length`` bytes of ``message``, which stays as long as this."""
 
-    __slots__ = ("_begin", "_call", "_length")
+    __slots__ = ("_begin", "_length", "_message")
 
-    def __init__(self, call: _Call, begin: int, length: int) -> None:
-        self._call = call
+    def __init__(self, message: _Message, begin: int, length: int) -> None:
+        self._message = message
         self._begin = begin
         self._length = length
 
@@ -298,13 +351,11 @@ class _Content:
 
     def copy(self, begin: int, out: NDArray[np.uint8]) -> None:
         """See Content."""
-        call = self._call
-        call.lib.qw_copy(call.pointer, self._begin + begin, out.ctypes.data, out.size)
+        self._message.copy(self._begin + begin, out)
 
     def quantise(self, begin: int, highest: float, offset: float, out: NDArray[np.uint8]) -> bool:
         """See Content."""
-        call = self._call
-        return bool(call.lib.qw_quantise(call.pointer, self._begin + begin, out.size, highest, offset, out.ctypes.data))
+        return self._message.quantise(self._begin + begin, highest, offset, out)
 
 
 class _AbortedError(Exception):

@@ -7,7 +7,7 @@
 // What it does not do: it knows no method and no type of message, and takes no lock of the caller's language. grpcpp.py is its only user;
 // every function below is called from one thread of it, but for stop().
 //
-// A call lives until gRPC is through with it and the caller has let go of it, the server until its last call is gone: references count both.
+// A call lives until gRPC is through with it and the caller has let go of it; references count both.
 
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
@@ -64,20 +64,16 @@ struct Server {
   int signal = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   std::mutex mutex;
   std::vector<Event> events;  // that take() has not taken; the signal is set while there are any
-  std::atomic<int> references{1};
 
   ~Server() { close(signal); }
-
-  void drop() {
-    if (--references == 0) {
-      delete this;
-    }
-  }
 
   void report(Call* call, Kind kind, int64_t size = kNone);
   void accept();
   void work();
 };
+
+// A message where the network left it, and for as long as the caller wants.
+using Message = std::vector<Slice>;
 
 // What gRPC gives back when an operation of a call is done.
 struct Tag {
@@ -86,16 +82,12 @@ struct Tag {
 };
 
 struct Call {
-  explicit Call(Server* server) : server(server) {
-    ++server->references;
-    context.AsyncNotifyWhenDone(&over);
-  }
+  explicit Call(Server* server) : server(server) { context.AsyncNotifyWhenDone(&over); }
 
   Server* server;
   grpc::GenericServerContext context;
   grpc::GenericServerAsyncReaderWriter stream{&context};
-  ByteBuffer message;
-  std::vector<Slice> pieces;  // of the last message that opened() saw
+  ByteBuffer message;  // that has come, and that the caller has not taken
   Tag arrived{Tag::kArrived, this}, read{Tag::kRead, this}, wrote{Tag::kWrote, this}, finished{Tag::kFinished, this},
       over{Tag::kOver, this};
   std::atomic<int> references{1};
@@ -105,21 +97,8 @@ struct Call {
 
   void drop() {
     if (--references == 0) {
-      Server* mine = server;
       delete this;
-      mine->drop();
     }
-  }
-
-  // The pieces of the message that has come last.
-  const std::vector<Slice>& opened() {
-    if (message.Valid()) {
-      if (!message.Dump(&pieces).ok()) {
-        pieces.clear();
-      }
-      message.Clear();
-    }
-    return pieces;
   }
 
   void read_next() {
@@ -188,7 +167,7 @@ void Server::work() {
 // Reads bytes that lie in pieces.
 class Reader {
  public:
-  explicit Reader(const std::vector<Slice>& pieces) : pieces_(pieces) { settle(); }
+  explicit Reader(const Message& pieces) : pieces_(pieces) { settle(); }
 
   bool at_end() const { return piece_ == pieces_.size(); }
   size_t position() const { return before_ + at_; }
@@ -258,7 +237,7 @@ class Reader {
     }
   }
 
-  const std::vector<Slice>& pieces_;
+  const Message& pieces_;
   size_t piece_ = 0, at_ = 0, before_ = 0;  // the piece, where in it, bytes of those before it
 };
 
@@ -342,25 +321,31 @@ size_t qw_take(Server* server, Event* events, size_t count) {
   return count;
 }
 
-// No further calls; those that run have `grace` seconds. Returns when all are over and the last event is there to be taken.
+// No further calls; those that run have `grace` seconds, then they are cancelled. Returns when the network is through with all of them.
 void qw_stop(Server* server, double grace) {
+  using std::chrono::duration;
+  using std::chrono::system_clock;
   if (server->server != nullptr) {
-    using std::chrono::duration;
-    using std::chrono::system_clock;
-    server->server->Shutdown(system_clock::now() + std::chrono::duration_cast<system_clock::duration>(duration<double>(grace)));
-  }
-  if (server->queue != nullptr) {
-    server->queue->Shutdown();
-  }
-  if (server->thread.joinable()) {
-    server->thread.join();
-  } else if (server->queue != nullptr) {
-    server->work();
+    const auto left = std::chrono::duration_cast<system_clock::duration>(duration<double>(grace));
+    server->server->Shutdown(system_clock::now() + left);
   }
 }
 
-// After qw_stop(): the server goes with its last call.
-void qw_free(Server* server) { server->drop(); }
+// After qw_stop(), when the caller has ended every call: returns when the last event is there to be taken.
+void qw_finish_events(Server* server) {
+  if (server->queue != nullptr) {
+    server->queue->Shutdown();
+    if (!server->thread.joinable()) {  // it did not come to listening
+      server->work();
+    }
+  }
+  if (server->thread.joinable()) {
+    server->thread.join();
+  }
+}
+
+// After qw_finish_events(), when every call was released.
+void qw_free(Server* server) { delete server; }
 
 // The full name of the method: "/package.Service/Method". Until the call is released.
 const char* qw_method(Call* call) { return call->context.method().c_str(); }
@@ -385,17 +370,30 @@ size_t qw_headers(Call* call, char* to, size_t size) {
   return text.size();
 }
 
-// Copy `size` bytes from `begin` of the message that has come to `to`. Returns whether it is as long.
-int qw_copy(Call* call, size_t begin, char* to, size_t size) {
-  Reader reader(call->opened());
+// Take the message that has come; null when it cannot be read (it was not compressed as it says).
+Message* qw_message(Call* call) {
+  auto* message = new Message;
+  if (!call->message.Dump(message).ok()) {
+    delete message;
+    message = nullptr;
+  }
+  call->message.Clear();
+  return message;
+}
+
+void qw_message_free(Message* message) { delete message; }
+
+// Copy `size` bytes from `begin` of a message to `to`. Returns whether it is as long.
+int qw_copy(Message* message, size_t begin, char* to, size_t size) {
+  Reader reader(*message);
   return reader.skip(begin) && reader.copy(to, size);
 }
 
-// Take the message, a protobuf, apart: of fields whose numbers are bits of `apart`, and which hold bytes, `spans` says where they are
+// Take a message, a protobuf, apart: of fields whose numbers are bits of `apart`, and which hold bytes, `spans` says where they are
 // (number, begin of the tag, begin of the contents, length); the others are copied to `head`. Returns the number of spans and the head's
 // length, or -1 when the message is damaged, or there is more than fits.
-int qw_split(Call* call, uint32_t apart, char* head, size_t* head_size, int64_t (*spans)[4], int most) {
-  Reader reader(call->opened());
+int qw_split(Message* message, uint32_t apart, char* head, size_t* head_size, int64_t (*spans)[4], int most) {
+  Reader reader(*message);
   char* to = head;
   int count = 0;
   while (!reader.at_end()) {
@@ -444,8 +442,8 @@ int qw_split(Call* call, uint32_t apart, char* head, size_t* head_size, int64_t 
 
 // `count` float32 values from `begin` of the message, as uint8 at `to`: clipped to 0..`highest`, then the last byte of the sum with `offset`.
 // Returns 0 when one of them is a NaN or an infinity, -1 when the message is too short.
-int qw_quantise(Call* call, size_t begin, size_t count, float highest, float offset, uint8_t* to) {
-  Reader reader(call->opened());
+int qw_quantise(Message* message, size_t begin, size_t count, float highest, float offset, uint8_t* to) {
+  Reader reader(*message);
   if (!reader.skip(begin)) {
     return -1;
   }
@@ -469,12 +467,6 @@ int qw_quantise(Call* call, size_t begin, size_t count, float highest, float off
     }
   }
   return finite ? 1 : 0;
-}
-
-// The message that has come is not needed any more.
-void qw_forget(Call* call) {
-  call->message.Clear();
-  call->pieces.clear();
 }
 
 // Ask for the next message.
