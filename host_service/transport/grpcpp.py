@@ -24,9 +24,7 @@ from host_service.wire import ID, RAW, Parts, take_apart
 LOG = logging.getLogger(__name__)
 CALL, MESSAGE, WRITTEN, CANCELLED = range(4)
 """What an event says; ``Kind`` in grpcpp_server.cpp."""
-NONE = -1
-"""In place of a message's size."""
-EVENT = Struct("qqq")
+EVENT = Struct("qqqqd")
 Metadata = Sequence[tuple[str, str]]
 BATCH = 64
 """Events that are taken at a time."""
@@ -94,21 +92,22 @@ class GrpcppServer:
         count = BATCH
         while count == BATCH:
             count = self.lib.qw_take(self._server, self._events, BATCH)
-            for pointer, kind, size in EVENT.iter_unpack(memoryview(self._events)[: count * EVENT.size]):
+            for pointer, kind, data, size, left in EVENT.iter_unpack(memoryview(self._events)[: count * EVENT.size]):
+                message = _Message(self, data, size) if data else None
                 if kind == CALL:
-                    self._begin(pointer, size)
+                    self._begin(pointer, message, left)
                     continue
                 call = self._calls.get(pointer)
                 if call is not None:
                     if kind == MESSAGE:
-                        call.has_read(size)
+                        call.has_read(message)
                     elif kind == WRITTEN:
                         call.has_written()
                     else:
                         call.leave()
                 self.lib.qw_release(pointer)
 
-    def _begin(self, pointer: int, size: int) -> None:
+    def _begin(self, pointer: int, message: _Message | None, left: float) -> None:
         """Have a call answered."""
         assert self._loop is not None
         method = self.lib.qw_method(pointer)
@@ -116,7 +115,7 @@ class GrpcppServer:
             handler = self._methods[method]
         except KeyError:
             handler = self._find(method)
-        call = self._calls[pointer] = _Call(self, pointer, size, handler)
+        call = self._calls[pointer] = _Call(self.lib, pointer, message, self._loop.time() + left, handler)
         call.task = self._loop.create_task(self._serve(call, handler))
 
     def _find(self, method: bytes) -> grpc.RpcMethodHandler | None:
@@ -148,7 +147,7 @@ class GrpcppServer:
             call.end(grpc.StatusCode.INTERNAL, f"internal error ({type(error).__name__}); see the service's log")
         finally:
             del self._calls[call.pointer]
-            self.lib.qw_release(call.pointer)
+            call.release()
 
 
 class _Details(NamedTuple):
@@ -161,21 +160,30 @@ class _Details(NamedTuple):
 class _Call:
     """One call. To its handler it is the context, with what the handlers here use of a ``grpc.aio.ServicerContext``.
 
-    ``size``: of the message that came with it, or NONE.
+    ``message``: what came with it; ``deadline``: by the event loop's clock.
     """
 
     task: asyncio.Task[None]
 
-    def __init__(self, server: GrpcppServer, pointer: int, size: int, handler: grpc.RpcMethodHandler) -> None:
+    def __init__(
+        self,
+        lib: ctypes.CDLL,
+        pointer: int,
+        message: _Message | None,
+        deadline: float,
+        handler: grpc.RpcMethodHandler | None,
+    ) -> None:
         self.pointer = pointer
-        self.lib = server.lib
-        self._server = server
-        self._size = size
+        self.lib = lib
+        self._message = message
+        self._deadline = deadline
         self._handler = handler
+        self._is_ours = True
+        """Whether the reference to the library's call has not been given back."""
         self.is_served = False
         """Whether its task has begun; one that is cancelled before never does, and would not clean up."""
         self.is_left = False
-        self._reading: asyncio.Future[bytes | None] | None = None
+        self._reading: asyncio.Future[_Message | None] | None = None
         self._writing: asyncio.Future[None] | None = None
 
     # For the server --------------------------------------------------------------------------------------------------
@@ -185,10 +193,10 @@ class _Call:
         if handler.request_streaming:
             await self._send_all(handler.stream_stream(self._requests(), self))
             return
-        if self._size == NONE:
-            self.end(grpc.StatusCode.INTERNAL, "the call came without its message")
+        message, self._message = self._message, None
+        if message is None:
+            self.end(grpc.StatusCode.INTERNAL, "the call came without its message, or one that cannot be read")
             return
-        message = _Message(self._server, self.pointer, self._size)
         if handler.request_deserializer is take_apart:  # without making one piece of it
             request = message.parts() or take_apart(message.whole())
         else:
@@ -197,11 +205,18 @@ class _Call:
             await self._send_all(handler.unary_stream(request, self))
             return
         data = self._serialised(await handler.unary_unary(request, self))
-        self.lib.qw_finish(self.pointer, data, len(data), 0, None)
+        self._is_ours = False
+        self.lib.qw_answer(self.pointer, data, len(data))
 
     def end(self, code: grpc.StatusCode, text: str) -> None:
         """Without (another) message."""
-        self.lib.qw_finish(self.pointer, None, 0, code.value[0], text.encode())
+        self.lib.qw_finish(self.pointer, code.value[0], text.encode())
+
+    def release(self) -> None:
+        """The library may forget the call when it is through with it."""
+        if self._is_ours:
+            self._is_ours = False
+            self.lib.qw_release(self.pointer)
 
     def leave(self) -> None:
         """Nobody waits for the answer."""
@@ -209,13 +224,10 @@ class _Call:
         if self.is_served:
             self.task.cancel()
 
-    def has_read(self, size: int) -> None:
+    def has_read(self, message: _Message | None) -> None:
         """The next message has come, or none will."""
         if self._reading is not None and not self._reading.done():
-            try:
-                self._reading.set_result(self._whole(size))
-            except ValueError as error:
-                self._reading.set_exception(error)
+            self._reading.set_result(message)
 
     def has_written(self) -> None:
         """The last message is on its way."""
@@ -223,23 +235,22 @@ class _Call:
             self._writing.set_result(None)
 
     async def _requests(self) -> AsyncIterator[Any]:
-        message = self._whole(self._size)
+        message, self._message = self._message, None
         while message is not None:
-            yield self._request(message)
+            yield self._request(message.whole())
             self._reading = asyncio.get_running_loop().create_future()
             self.lib.qw_next(self.pointer)
             message = await self._reading
 
     def _request(self, message: bytes) -> Any:
+        assert self._handler is not None
         deserializer = self._handler.request_deserializer
         return message if deserializer is None else deserializer(message)
 
     def _serialised(self, response: Any) -> bytes:
+        assert self._handler is not None
         serializer = self._handler.response_serializer
         return response if serializer is None else serializer(response)
-
-    def _whole(self, size: int) -> bytes | None:
-        return None if size == NONE else _Message(self._server, self.pointer, size).whole()
 
     async def _send_all(self, responses: AsyncIterator[Any] | Awaitable[None]) -> None:
         """From a generator, or from a coroutine that uses write()."""
@@ -280,11 +291,11 @@ class _Call:
 
     def time_remaining(self) -> float:
         """Seconds until the client stops waiting, a huge number when it never does."""
-        return float(self.lib.qw_seconds_left(self.pointer))
+        return self._deadline - asyncio.get_running_loop().time()
 
 
 class _Message:
-    """The message of ``size`` bytes that has come for the call ``pointer``, as the library has it."""
+    """The message of ``size`` bytes at ``pointer``, as the library has it; it goes with this object."""
 
     __slots__ = ("_pointer", "_server", "_size", "lib")
 
@@ -292,9 +303,7 @@ class _Message:
         self.lib = server.lib
         self._server = server
         self._size = size
-        self._pointer = self.lib.qw_message(pointer)
-        if not self._pointer:
-            raise ValueError("the message is not compressed as it says")
+        self._pointer = pointer
 
     def __del__(self) -> None:
         self.lib.qw_message_free(self._pointer)

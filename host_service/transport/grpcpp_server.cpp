@@ -41,15 +41,18 @@ enum Kind : int64_t {
   kCancelled = 3,  // the client left, its deadline is over, or the server stopped: nobody waits for an answer
 };
 
-constexpr int64_t kNone = -1;  // in place of a message's size: the client sends no (more) messages, or the call is over
-
 struct Call;
 
-// Each has a reference to its call, which the caller gives back with release().
+// A message where the network left it, and for as long as the caller wants.
+using Message = std::vector<Slice>;
+
+// Each has a reference to its call, which the caller gives back with release(), and owns its message.
 struct Event {
   Call* call;
   int64_t kind;
-  int64_t size;  // bytes of the message, or kNone
+  Message* message;  // null: the client sends no (more) messages, or the call is over
+  int64_t size;      // bytes of the message
+  double left;       // of kCall: seconds until the client stops waiting, a huge number when it never does
 };
 
 // Calls that may arrive before the thread has come round to them.
@@ -67,13 +70,10 @@ struct Server {
 
   ~Server() { close(signal); }
 
-  void report(Call* call, Kind kind, int64_t size = kNone);
+  void report(Call* call, Kind kind, Message* message = nullptr);
   void accept();
   void work();
 };
-
-// A message where the network left it, and for as long as the caller wants.
-using Message = std::vector<Slice>;
 
 // What gRPC gives back when an operation of a call is done.
 struct Tag {
@@ -87,7 +87,7 @@ struct Call {
   Server* server;
   grpc::GenericServerContext context;
   grpc::GenericServerAsyncReaderWriter stream{&context};
-  ByteBuffer message;  // that has come, and that the caller has not taken
+  ByteBuffer message;
   Tag arrived{Tag::kArrived, this}, read{Tag::kRead, this}, wrote{Tag::kWrote, this}, finished{Tag::kFinished, this},
       over{Tag::kOver, this};
   std::atomic<int> references{1};
@@ -99,6 +99,18 @@ struct Call {
     if (--references == 0) {
       delete this;
     }
+  }
+
+  // The message that has come; null when it cannot be read (it is not compressed as it says).
+  Message* taken() {
+    auto pieces = std::make_unique<Message>();
+    const bool readable = message.Dump(pieces.get()).ok();
+    message.Clear();
+    return readable ? pieces.release() : nullptr;
+  }
+
+  double seconds_left() const {
+    return std::chrono::duration<double>(context.deadline() - std::chrono::system_clock::now()).count();
   }
 
   void read_next() {
@@ -117,7 +129,7 @@ struct Call {
         break;
       case Tag::kRead:
         if (known || !cancelled) {  // otherwise the caller never heard of it, and need not
-          server->report(this, known ? kMessage : kCall, ok ? static_cast<int64_t>(message.Length()) : kNone);
+          server->report(this, known ? kMessage : kCall, ok ? taken() : nullptr);
           known = true;
         }
         break;
@@ -137,13 +149,19 @@ struct Call {
   }
 };
 
-void Server::report(Call* call, Kind kind, int64_t size) {
+void Server::report(Call* call, Kind kind, Message* message) {
   ++call->references;
+  Event event{call, kind, message, 0, kind == kCall ? call->seconds_left() : 0};
+  if (message != nullptr) {
+    for (const Slice& piece : *message) {
+      event.size += static_cast<int64_t>(piece.size());
+    }
+  }
   bool first;
   {
     std::lock_guard<std::mutex> lock(mutex);
     first = events.empty();
-    events.push_back({call, kind, size});
+    events.push_back(event);
   }
   if (first) {
     eventfd_write(signal, 1);
@@ -350,11 +368,6 @@ void qw_free(Server* server) { delete server; }
 // The full name of the method: "/package.Service/Method". Until the call is released.
 const char* qw_method(Call* call) { return call->context.method().c_str(); }
 
-// Seconds until the client stops waiting; more than 1e8 when it never does.
-double qw_seconds_left(Call* call) {
-  return std::chrono::duration<double>(call->context.deadline() - std::chrono::system_clock::now()).count();
-}
-
 // The headers that the client sent, but for binary ones, as "key\0value\0" one after another. Returns how long they are; writes nothing
 // when that is more than `size`.
 size_t qw_headers(Call* call, char* to, size_t size) {
@@ -370,17 +383,7 @@ size_t qw_headers(Call* call, char* to, size_t size) {
   return text.size();
 }
 
-// Take the message that has come; null when it cannot be read (it was not compressed as it says).
-Message* qw_message(Call* call) {
-  auto* message = new Message;
-  if (!call->message.Dump(message).ok()) {
-    delete message;
-    message = nullptr;
-  }
-  call->message.Clear();
-  return message;
-}
-
+// The caller has no more use for a message.
 void qw_message_free(Message* message) { delete message; }
 
 // Copy `size` bytes from `begin` of a message to `to`. Returns whether it is as long.
@@ -481,15 +484,15 @@ void qw_write(Call* call, const char* data, size_t size) {
 // A header for the client that follows the answer.
 void qw_trailer(Call* call, const char* key, const char* value) { call->context.AddTrailingMetadata(key, value); }
 
-// End the call with `code` and `text`; before that send one message, unless `data` is null.
-void qw_finish(Call* call, const char* data, size_t size, int code, const char* text) {
+// End the call with one message, and give back the reference of its event.
+void qw_answer(Call* call, const char* data, size_t size) {
+  call->stream.WriteAndFinish(buffer_of(data, size), grpc::WriteOptions(), Status::OK, &call->finished);
+}
+
+// End the call with `code` and `text`, without another message.
+void qw_finish(Call* call, int code, const char* text) {
   ++call->references;
-  Status status(static_cast<grpc::StatusCode>(code), text_of(text));
-  if (data != nullptr) {
-    call->stream.WriteAndFinish(buffer_of(data, size), grpc::WriteOptions(), status, &call->finished);
-  } else {
-    call->stream.Finish(status, &call->finished);
-  }
+  call->stream.Finish(Status(static_cast<grpc::StatusCode>(code), text_of(text)), &call->finished);
 }
 
 // Give back the reference of an event.

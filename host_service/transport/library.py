@@ -21,9 +21,7 @@ FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
     "qw_finish_events": (None, [POINTER]),
     "qw_free": (None, [POINTER]),
     "qw_method": (TEXT, [POINTER]),
-    "qw_seconds_left": (ctypes.c_double, [POINTER]),
     "qw_headers": (SIZE, [POINTER, TEXT, SIZE]),
-    "qw_message": (POINTER, [POINTER]),
     "qw_message_free": (None, [POINTER]),
     "qw_copy": (INT, [POINTER, SIZE, POINTER, SIZE]),
     "qw_split": (INT, [POINTER, ctypes.c_uint32, POINTER, POINTER, POINTER, INT]),
@@ -31,7 +29,8 @@ FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
     "qw_next": (None, [POINTER]),
     "qw_write": (None, [POINTER, TEXT, SIZE]),
     "qw_trailer": (None, [POINTER, TEXT, TEXT]),
-    "qw_finish": (None, [POINTER, TEXT, SIZE, INT, TEXT]),
+    "qw_answer": (None, [POINTER, TEXT, SIZE]),
+    "qw_finish": (None, [POINTER, INT, TEXT]),
     "qw_release": (None, [POINTER]),
 }
 """Result and arguments of what the library offers."""
