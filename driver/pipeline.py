@@ -129,6 +129,9 @@ class Pipeline:
             outcome.check(self.program)
             slot.result.invalidate()
             result = self.program.read_result(slot.result.array[: self.program.result_bytes])
+        except BaseException:
+            self._registers.forget()
+            raise
         finally:
             begin, self._ended = max(job.begin, self._ended), time.perf_counter()
             if job.slot is not None:
@@ -178,8 +181,9 @@ class Pipeline:
 
     def _give_start(self, job: Job, slot: _Slot) -> None:
         self._finished = self._registers.finished()
-        if has_finished(self._started, self._finished):
+        if has_finished(self._started, self._finished) and self._started != self._finished:
             self._started = self._finished  # runs that somebody else started count too
+            self._registers.forget()
         addresses = [buffer.address for buffer in self._weights]
         self._registers.start(self.program, addresses, slot.image.address, slot.result.address, self._watchdog)
         self._started = slot.run = number_after(self._started)

@@ -79,17 +79,22 @@ class RunRegisters:
 
     def __init__(self, device: Device) -> None:
         self._device = device
+        self._written: dict[int, int] = {}
+        """What registers hold that keep their value from run to run."""
 
     def start(self, program: Program, weights: Sequence[int], image: int, result: int, watchdog: int) -> None:
-        """Write the device addresses and START. The caller sees to it that no START waits."""
-        write = self._device.write_register
+        """Write what has changed of the device addresses, and START. The caller sees to it that no START waits."""
         for port, address in enumerate(weights):
             self._write_address(Register.PROGRAM_ADDRESS + 8 * port, address)
         self._write_address(Register.IMAGE_ADDRESS, image)
         self._write_address(Register.FEATURE_ADDRESS, result)
-        write(Register.PROGRAM_BEATS, program.beats)
-        write(Register.WATCHDOG, watchdog)
-        write(Register.CONTROL, Control.START)
+        self._write(Register.PROGRAM_BEATS, program.beats)
+        self._write(Register.WATCHDOG, watchdog)
+        self._device.write_register(Register.CONTROL, Control.START)
+
+    def forget(self) -> None:
+        """Somebody else may have written the registers, or reset the device: write them all at the next start."""
+        self._written.clear()
 
     def finished(self) -> int:
         """The number of the last run that finished."""
@@ -126,8 +131,14 @@ class RunRegisters:
         )
 
     def _write_address(self, register: int, address: int) -> None:
-        self._device.write_register(register, address & 0xFFFF_FFFF)
-        self._device.write_register(register + 4, address >> 32)
+        self._write(register, address & 0xFFFF_FFFF)
+        self._write(register + 4, address >> 32)
+
+    def _write(self, register: int, value: int) -> None:
+        if self._written.get(register) != value:
+            self._written.pop(register, None)
+            self._device.write_register(register, value)
+            self._written[register] = value
 
 
 def number_after(run: int, steps: int = 1) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -213,7 +214,9 @@ def to_bytes(values: NDArray[Any]) -> bytes:
     """An output's raw contents."""
     if values.dtype == np.object_:
         return bytes(serialize_byte_tensor(values).item())
-    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    if sys.byteorder == "big":
+        values = values.byteswap()
+    return values.tobytes()
 
 
 def classes(values: NDArray[Any], count: int, labels: tuple[str, ...]) -> NDArray[np.object_]:

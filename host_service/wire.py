@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as pb
@@ -90,6 +91,7 @@ def answer(head: bytes, identity: bytes, raw: Sequence[bytes]) -> bytes:
     return b"".join(fields)
 
 
+@lru_cache(maxsize=64)
 def _tag(number: int, length: int) -> bytes:
     """What stands before ``length`` bytes of a field."""
     out = bytearray([number << 3 | BYTES])

@@ -142,7 +142,7 @@ class Program:
         This is the one definition of the division after global sum pooling.
         """
         o = self.output
-        return (result.astype(np.float64) / (o.divisor * 2.0**o.fraction_bits)).astype(np.float32)
+        return np.divide(result, o.divisor * 2.0**o.fraction_bits, dtype=np.float64).astype(np.float32)
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""

@@ -88,6 +88,7 @@ class Bench:
         if not self.registers.idle():
             raise DeviceError("the NPU is still busy with an earlier run")
         before = self.registers.finished()
+        self.registers.forget()  # a check may have written them
         self.registers.start(program, weights, image, result, WATCHDOG_CYCLES)
         end = time.monotonic() + self.timeout
         while (run := self.registers.finished()) == before:

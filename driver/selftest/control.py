@@ -209,6 +209,7 @@ def interrupt(bench: Bench) -> Seen:
 
         if not hasattr(device, "uses_interrupt"):
             before = bench.registers.finished()
+            bench.registers.forget()
             bench.registers.start(program, weights, image.address, result.address, 0)
             device.wait(bench.timeout)  # returns at the interrupt alone
             if bench.registers.finished() != number_after(before):
