@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -119,11 +119,19 @@ class Child:
         self._engine.load(loaded, self._slots)
         self._answer(number)
 
-    def run(self, number: int, slot: int) -> None:
-        """Compute the image in ``slot``; the answer is the seconds that it took and its counters, the result stands in the slot."""
+    def run(self, _: int, images: Sequence[tuple[int, int]]) -> None:
+        """Compute ``images``, each a number and its slot; the answer to each is the seconds that it took and its counters.
+
+        The result stands in the slot.
+        """
         assert self._engine is not None
-        self._slot_of[number] = slot
-        self._engine.run(number, slot)
+        for number, slot in images:
+            self._slot_of[number] = slot
+            try:
+                self._engine.run(number, slot)
+            except DeviceError as error:
+                del self._slot_of[number]
+                self._answer(number, error)
 
     def cancel(self, number: int) -> None:
         """See Engine; there is an answer to what is cancelled, none to this."""

@@ -2,7 +2,8 @@
 
 Parent and child (``host_service.device_child``) talk over a socket pair in whole messages (SOCK_SEQPACKET, pickled tuples): (number,
 method, arguments) one way, (number, failure or None, value) back. Images and results travel in shared memory (``host_service.slots``);
-the child opens the parent's file descriptors through /proc.
+the child opens the parent's file descriptors through /proc. Images that are handed over in one turn of the event loop are one message:
+a message may be a change of process.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from hw.program import Program
 
 SLOTS = 8
 """Images that the shared memory holds for each NPU."""
+MOST_ANSWERS = 8
+"""That are taken in one turn of the event loop."""
 OPEN_SECONDS = 1800.0
 """For opening the device, which may have to be built, and for loading a program."""
 
@@ -49,6 +52,8 @@ class DeviceProcess:
         self._number = 0
         self.npus = 1
         self._slots: Slots | None = None
+        self._handed_over: list[tuple[int, int]] = []
+        """Numbers and slots of images that the child has not been told of."""
         self._free: list[int] = []
         self._slot_of: dict[int, int] = {}
 
@@ -90,13 +95,18 @@ class DeviceProcess:
         if self._slots is None or not self._free:
             raise DeviceError("no program is loaded, or too many images are on their way")
         write(self._slots.images[self._free[-1]])
-        self._slot_of[self._number] = slot = self._free.pop()
-        return self._call("run", slot)
+        number, future = self._expect()
+        self._slot_of[number] = slot = self._free.pop()
+        if not self._handed_over:
+            asyncio.get_running_loop().call_soon(self._send_images)
+        self._handed_over.append((number, slot))
+        return future
 
     def drop(self, future: asyncio.Future[Result]) -> None:
         """See Runner: the child says what became of it."""
         number = next((number for number, waiting in self._waiting.items() if waiting is future), None)
         if number is not None:
+            self._send_images()  # the child must know of it before it can forget it
             self._send(number, "cancel")
 
     async def shut(self) -> None:
@@ -109,12 +119,21 @@ class DeviceProcess:
             await asyncio.to_thread(process.wait)
 
     def _call(self, *message: Any) -> asyncio.Future[Any]:
-        number = self._number
-        self._number += 1
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
+        number, future = self._expect()
         self._send(number, *message)
         return future
+
+    def _expect(self) -> tuple[int, asyncio.Future[Any]]:
+        """A number for a message, and the future of its answer."""
+        number = self._number
+        self._number += 1
+        future = self._waiting[number] = asyncio.get_running_loop().create_future()
+        return number, future
+
+    def _send_images(self) -> None:
+        if self._handed_over:
+            images, self._handed_over = self._handed_over, []
+            self._send(images[0][0], "run", images)
 
     def _send(self, number: int, *message: Any) -> None:
         if self._socket is None:
@@ -132,8 +151,10 @@ class DeviceProcess:
         return "the device's process died" + ("" if status is None else f" (exit status {status})")
 
     def _receive(self) -> None:
-        """Take an answer that has come; the event loop calls again while there are more."""
-        if self._socket is not None:
+        """Take the answers that have come."""
+        for _ in range(MOST_ANSWERS):
+            if self._socket is None:
+                return
             try:
                 data = self._socket.recv(MESSAGE)
             except BlockingIOError:
@@ -143,24 +164,26 @@ class DeviceProcess:
             if not data:
                 self._fail(self._death())
                 return
-            number, failure, value = pickle.loads(data)
-            if number == SENSORS:
-                self.readings = value
-                return
-            slot = self._slot_of.pop(number, None)
-            if slot is not None:
-                if failure is None:
-                    value = self._result(slot, *value)
-                self._free.append(slot)
-            future = self._waiting.pop(number)
-            if future.done():
-                return
-            if failure == "cancelled":
-                future.cancel()
-            elif failure is None:
-                future.set_result(value)
-            else:
-                future.set_exception((DeviceTimeoutError if failure == "timeout" else DeviceError)(value))
+            self._take(*pickle.loads(data))
+
+    def _take(self, number: int, failure: str | None, value: Any) -> None:
+        if number == SENSORS:
+            self.readings = value
+            return
+        slot = self._slot_of.pop(number, None)
+        if slot is not None:
+            if failure is None:
+                value = self._result(slot, *value)
+            self._free.append(slot)
+        future = self._waiting.pop(number)
+        if future.done():
+            return
+        if failure == "cancelled":
+            future.cancel()
+        elif failure is None:
+            future.set_result(value)
+        else:
+            future.set_exception((DeviceTimeoutError if failure == "timeout" else DeviceError)(value))
 
     def _result(self, slot: int, seconds: float, counters: tuple[Any, ...]) -> Result:
         assert self._slots is not None
@@ -179,6 +202,7 @@ class DeviceProcess:
             self._socket.close()
             self._socket = None
         self.readings = Readings()
+        self._handed_over = []
         waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             if not future.done():
