@@ -5,7 +5,7 @@ processes of their own on separate CPUs, over loopback, with ResNet-50's images:
 is a stand-in that is busy 1.8 ms an image (the paper's time on the FPGA) and computes nothing; behind Triton it is a Python model that
 sleeps as long. All servers of a part run at once and are measured in turn, in rounds, so that all see the same disturbances; bars hold
 ratios within one round. Triton's model neither quantises nor lays out the image, our service does both. With a device of 0 ms there is a
-second Triton besides, whose model runs our driver: that one does with an image what our service does.
+second Triton besides, whose model runs our driver, and so does with an image what our service does, and our service on its other transport.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ BOARD = "zcu104"
 """Whose program the service loads; the timed device takes the same time for all."""
 OURS, ONE, TUNED = "Quarkwave", "Triton, 1 instance", "Triton, 2 instances + lock"
 SAME = "Triton, with our driver"
+OTHER_TRANSPORT = "Quarkwave on grpcio"
 DEVICE_MS = 1.8
 PARTS = ("timed", "instant", "particles", "emulator")
 REQUESTS = 4
@@ -158,9 +159,9 @@ def parts(options: argparse.Namespace, server_cores: tuple[int, ...]) -> dict[st
     classifier = FOLDER / "classifier.npz"
     _write_classifier(classifier)
 
-    def ours(device: str, classifier: Path | None = None) -> Callable[[ExitStack], Server]:
-        log = FOLDER / f"quarkwave-{device.replace(':', '-')}.log"
-        return lambda stack: stack.enter_context(quarkwave(program, device, server_cores, log, classifier))
+    def ours(device: str, classifier: Path | None = None, transport: str = "auto") -> Callable[[ExitStack], Server]:
+        log = FOLDER / f"quarkwave-{device.replace(':', '-')}-{transport}.log"
+        return lambda stack: stack.enter_context(quarkwave(program, device, server_cores, log, classifier, transport))
 
     def stock(ms: float, instances: int) -> Callable[[ExitStack], Server]:
         folder = FOLDER / f"triton-{ms:g}ms-{instances}"
@@ -193,7 +194,12 @@ def parts(options: argparse.Namespace, server_cores: tuple[int, ...]) -> dict[st
         "instant": part(
             "Timed device of 0 ms (the front end alone), FP32 images of 602 kB",
             0.0,
-            {OURS: ours("timed:0ms"), ONE: stock(0.0, 1), SAME: same_work("timed:0ms")},
+            {
+                OURS: ours("timed:0ms"),
+                OTHER_TRANSPORT: ours("timed:0ms", transport="grpcio"),
+                ONE: stock(0.0, 1),
+                SAME: same_work("timed:0ms"),
+            },
             to_features,
             clients=few,
         ),

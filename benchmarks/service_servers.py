@@ -59,11 +59,18 @@ class Server:
 
 @contextmanager
 def quarkwave(
-    program: Path, device: str, cores: tuple[int, ...], log: Path, classifier: Path | None = None
+    program: Path,
+    device: str,
+    cores: tuple[int, ...],
+    log: Path,
+    classifier: Path | None = None,
+    transport: str = "auto",
 ) -> Iterator[Server]:
-    """Our service on ``program`` with its default settings; ``device`` as on its command line. See serving()."""
-    classify = ["--classifier", classifier] if classifier else []
-    with serving(["--program", program, "--device", device, *classify], log, cores) as server:
+    """Our service on ``program`` with its default settings; ``device`` and ``transport`` as on its command line. See serving()."""
+    options: list[object] = ["--device", device, "--transport", transport]
+    if classifier:
+        options += ["--classifier", classifier]
+    with serving(["--program", program, *options], log, cores) as server:
         yield server
 
 

@@ -114,6 +114,7 @@ class Service:
                 self._web = Web(self.registry, self.scheduler, self.recorder, self._access, self._tls.for_http())
                 self.http_port = self._web.start(host, http_port)
             port = await self._server.start(host, port, self._tls)
+            LOG.info("%s receives the calls on %s:%d", self._server.name, host, port)
         except BaseException:
             self._server = None
             await self.stop()

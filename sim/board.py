@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,17 @@ import numpy as np
 import pynq
 import pynq.ps
 from numpy.typing import NDArray
-from pynq.buffer import PynqBuffer
 from pynqmetadata.frontends import Metadata
 
 from driver.board import NpuIP, open_board
 from driver.device import DeviceError
-from driver.memory import Arena
 from hw.board import Board, VivadoBuild, load_board
 from hw.files import write_if_changed
 from hw.isa import REGISTER_BITS, ArrayConfig, Control, Register
 from hw.synth.hwh import REGISTER_STRIDE, hwh_text, npu_names
 from hw.synth.processing_system import processing_system
 from sim.axi_intc import AxiInterruptController
+from sim.contiguous import ContiguousMemory
 from sim.uio import InterruptLine, line
 from sim.verilated import VerilatedDevice
 
@@ -52,16 +51,7 @@ ARCHITECTURES = {"zynq_ultra_ps_e": "aarch64", "processing_system7": "armv7l"}
 EVENTS = Control.DONE | Control.READY
 
 
-@dataclass(eq=False)
-class _BufferObject:
-    """A piece of contiguous memory, and the host's cached copy of it."""
-
-    address: int
-    host: NDArray[np.uint8]
-    buffer: weakref.ref[PynqBuffer] | None = None
-
-
-class SimulatedBoard(pynq.Device):
+class SimulatedBoard(ContiguousMemory):
     """A board with ``memory_bytes`` of contiguous memory; becomes PYNQ's active device. Close it, or use it as a context manager.
 
     ``board``: one of hw/boards, or a Board, with as many NPUs as it says. ``options`` are those of VerilatedDevice (latency, bandwidth,
@@ -70,17 +60,15 @@ class SimulatedBoard(pynq.Device):
 
     def __init__(self, board: str | Board = "pynq-z2", memory_bytes: int = 64 << 20, **options: Any) -> None:
         self.board = load_board(board) if isinstance(board, str) else board
-        super().__init__(f"simulated-{self.board.name}")
+        self._new_npu = partial(VerilatedDevice, self.board.array, memory_bytes, **options)
+        self._seed: int = options.get("seed", 1)
+        self.npus = self._reset_npus()
+        super().__init__(f"simulated-{self.board.name}", self.npu.memory.arena.base, memory_bytes)
         self.name = self.board.name
         self.capabilities = {"REGISTER_RW": True}
         self._ps = processing_system(self.board)
         self.arch = ARCHITECTURES[self._ps.name]
-        self._new_npu = partial(VerilatedDevice, self.board.array, memory_bytes, **options)
-        self._seed: int = options.get("seed", 1)
-        self.npus = self._reset_npus()
         self._controller = AxiInterruptController()
-        self._arena = Arena(memory_bytes, self.npu.memory.arena.base)
-        self._garbage = np.random.default_rng(memory_bytes)
         self._events = [0] * len(self.npus)
         """What CONTROL has told us of a run's events and the host has not read yet, of each NPU."""
         self._interrupt: InterruptLine = line(self._raw_irq)
@@ -122,40 +110,15 @@ class SimulatedBoard(pynq.Device):
         """The board has one memory."""
         return self
 
-    def allocate(self, shape: Any, dtype: Any, cacheable: int = 0) -> PynqBuffer:
-        """A contiguous buffer, whose host copy and memory hold different garbage. Raises RuntimeError, as PYNQ's memory does."""
-        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        try:
-            address = self._arena.allocate(nbytes)
-        except DeviceError as error:
-            raise RuntimeError(f"Allocate failed: {error}") from error
-        bo = _BufferObject(address, self._garbage.integers(0, 256, nbytes, np.uint8))
+    def load(self, address: int, size: int) -> NDArray[np.uint8]:
+        """See ContiguousMemory."""
         with self._visit():
-            self.npu.memory.at(address, nbytes)[:] = self._garbage.integers(0, 256, nbytes, np.uint8)
-        buffer = PynqBuffer(
-            shape, dtype, buffer=bo.host.data, device=self, device_address=address, bo=bo, coherent=False
-        )
-        # PYNQ's way for memory that goes back to where it came from, and not to XRT.
-        buffer.memory, buffer.pointer, buffer.return_to = self, bo, self
-        bo.buffer = weakref.ref(buffer)
-        return buffer
+            return self.npu.memory.at(address, size).copy()
 
-    def return_pointer(self, bo: _BufferObject) -> None:
-        """A buffer was freed."""
-        self._arena.free(bo.address)
-        buffer = bo.buffer() if bo.buffer else None
-        if buffer is not None:
-            buffer.freed = True  # or PYNQ would unmap it as XRT's, too, when it is collected
-
-    def flush(self, bo: _BufferObject, offset: int, pointer: int, size: int) -> None:
-        """The host's copy to the memory."""
+    def store(self, address: int, data: NDArray[np.uint8]) -> None:
+        """See ContiguousMemory."""
         with self._visit():
-            self.npu.memory.at(bo.address + offset, size)[:] = bo.host[offset : offset + size]
-
-    def invalidate(self, bo: _BufferObject, offset: int, pointer: int, size: int) -> None:
-        """The memory to the host's copy."""
-        with self._visit():
-            bo.host[offset : offset + size] = self.npu.memory.at(bo.address + offset, size)
+            self.npu.memory.at(address, len(data))[:] = data
 
     def read_registers(self, address: int, length: int) -> bytes:
         """Registers of the NPU or of the clocks. Raises DeviceError where the bus would not answer."""
@@ -172,11 +135,6 @@ class SimulatedBoard(pynq.Device):
     def npu(self) -> VerilatedDevice:
         """The first NPU, whose memory is everyone's."""
         return self.npus[0]
-
-    @property
-    def memory_used(self) -> int:
-        """Bytes of contiguous memory that are allocated."""
-        return self._arena.used
 
     def bitstream(self, folder: Path) -> Path:
         """Write quarkwave.bit, which is empty, and its .hwh into ``folder``; the path of the former."""

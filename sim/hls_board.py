@@ -7,9 +7,7 @@ has a host copy, so that a missing flush or invalidate is a wrong answer. Transf
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +19,10 @@ from pynq.buffer import PynqBuffer
 from pynq.pl_server.xclbin_parser import _xclxml_to_ip_dict
 
 from driver.device import DeviceError
-from driver.memory import Arena
 from driver.streamed import BEAT_BYTES, StreamedNetwork
 from hls.vitis import link
 from hls.vitis.ports import NETWORK
+from sim.contiguous import ContiguousMemory
 
 Run = Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.bool_]]]
 """The network: bytes [images, n] to bytes and TLAST; ``Chain.run_beats``."""
@@ -54,15 +52,6 @@ KERNEL_XML = """<kernel name="{name}" language="c" vlnv="xilinx.com:hls:{name}:1
 <instance name="{name}_1"><addrRemap base="{base:#x}" range="0x1000"/></instance>
 </kernel>"""
 """A kernel's part of an .xclbin's EMBEDDED_METADATA."""
-
-
-@dataclass(eq=False)
-class _BufferObject:
-    """A piece of contiguous memory, and the host's cached copy of it."""
-
-    address: int
-    host: NDArray[np.uint8]
-    buffer: weakref.ref[PynqBuffer] | None = None
 
 
 class _Network:
@@ -96,16 +85,15 @@ class _Network:
         return found, False
 
 
-class SimulatedHlsBoard(pynq.Device):
+class SimulatedHlsBoard(ContiguousMemory):
     """A Zynq board, or a ``card``, on which ``network`` is computed by ``run``. Becomes PYNQ's active device."""
 
     def __init__(self, network: StreamedNetwork, run: Run, card: bool = False, memory_bytes: int = 16 << 20) -> None:
-        super().__init__(f"simulated-hls-{'card' if card else 'zynq'}")
+        super().__init__(f"simulated-hls-{'card' if card else 'zynq'}", MEMORY_BASE, memory_bytes)
         self.name = "simulated-hls"
         self.capabilities = {"REGISTER_RW": True, "CALLABLE": card}
         self.network, self._run, self._card = network, run, card
         self._memory = np.random.default_rng(1).integers(0, 256, memory_bytes, np.uint8)
-        self._arena = Arena(memory_bytes, MEMORY_BASE)
         self.banks_used: list[str] = []
         self._reset()
         pynq.Device.active_device = self
@@ -166,31 +154,13 @@ class SimulatedHlsBoard(pynq.Device):
         """A bank of the card, or a stream between kernels."""
         return _Bank(self, name)
 
-    def allocate(self, shape: Any, dtype: Any, cacheable: int = 0) -> PynqBuffer:
-        """A contiguous buffer, whose host copy and memory hold different garbage."""
-        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        bo = _BufferObject(self._arena.allocate(nbytes), np.full(nbytes, 0xA5, np.uint8))
-        buffer = PynqBuffer(
-            shape, dtype, buffer=bo.host.data, device=self, device_address=bo.address, bo=bo, coherent=False
-        )
-        buffer.memory, buffer.pointer, buffer.return_to = self, bo, self  # memory that goes back to where it came from
-        bo.buffer = weakref.ref(buffer)
-        return buffer
+    def load(self, address: int, size: int) -> NDArray[np.uint8]:
+        """See ContiguousMemory."""
+        return self._at(address, size)
 
-    def return_pointer(self, bo: _BufferObject) -> None:
-        """A buffer was freed."""
-        self._arena.free(bo.address)
-        buffer = bo.buffer() if bo.buffer else None
-        if buffer is not None:
-            buffer.freed = True  # or PYNQ would unmap it as XRT's, too, when it is collected
-
-    def flush(self, bo: _BufferObject, offset: int, pointer: int, size: int) -> None:
-        """The host's copy to the memory."""
-        self._at(bo.address + offset, size)[:] = bo.host[offset : offset + size]
-
-    def invalidate(self, bo: _BufferObject, offset: int, pointer: int, size: int) -> None:
-        """The memory to the host's copy."""
-        bo.host[offset : offset + size] = self._at(bo.address + offset, size)
+    def store(self, address: int, data: NDArray[np.uint8]) -> None:
+        """See ContiguousMemory."""
+        self._at(address, len(data))[:] = data
 
     def read_registers(self, address: int, length: int) -> bytes:
         """Registers of the DMA or of the kernels."""
@@ -203,11 +173,6 @@ class SimulatedHlsBoard(pynq.Device):
             write(address + start - BASE, int.from_bytes(data[start : start + 4], "little"))
 
     # The board's own -------------------------------------------------------------------------------------------------
-
-    @property
-    def memory_used(self) -> int:
-        """Bytes of contiguous memory that are allocated."""
-        return self._arena.used
 
     def bitstream(self, folder: Path) -> Path:
         """Write an empty bitstream and network.json into ``folder``; the path of the former."""
