@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from struct import Struct
 from typing import Any, NamedTuple, NoReturn
 
@@ -57,6 +57,9 @@ class GrpcppServer:
         self._events = ctypes.create_string_buffer(BATCH * EVENT.size)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
+        self._is_over = False
+        self._sends = False
+        """Whether _send() is about to be called."""
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """See Transport."""
@@ -81,6 +84,8 @@ class GrpcppServer:
         self._take()
         while self._calls:
             await asyncio.wait([call.task for call in self._calls.values()])
+        self._is_over = True
+        self.lib.qw_send(self._server)
         await asyncio.to_thread(self.lib.qw_finish_events, self._server)
         self._take()
         if self._loop is not None:
@@ -115,8 +120,22 @@ class GrpcppServer:
             handler = self._methods[method]
         except KeyError:
             handler = self._find(method)
-        call = self._calls[pointer] = _Call(self.lib, pointer, message, self._loop.time() + left, handler)
+        call = self._calls[pointer] = _Call(
+            self.lib, self._answered, pointer, message, self._loop.time() + left, handler
+        )
         call.task = self._loop.create_task(self._serve(call, handler))
+
+    def _answered(self) -> None:
+        """Have the answers of this turn of the event loop sent together."""
+        if not self._sends:
+            assert self._loop is not None
+            self._sends = True
+            self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        self._sends = False
+        if not self._is_over:
+            self.lib.qw_send(self._server)
 
     def _find(self, method: bytes) -> grpc.RpcMethodHandler | None:
         """The handler of ``method``; the unknown ones are not remembered, or any client could fill the memory."""
@@ -160,7 +179,7 @@ class _Details(NamedTuple):
 class _Call:
     """One call. To its handler it is the context, with what the handlers here use of a ``grpc.aio.ServicerContext``.
 
-    ``message``: what came with it; ``deadline``: by the event loop's clock.
+    ``message``: what came with it; ``deadline``: by the event loop's clock; ``answered``: is told of an answer that may be sent.
     """
 
     task: asyncio.Task[None]
@@ -168,6 +187,7 @@ class _Call:
     def __init__(
         self,
         lib: ctypes.CDLL,
+        answered: Callable[[], None],
         pointer: int,
         message: _Message | None,
         deadline: float,
@@ -175,6 +195,7 @@ class _Call:
     ) -> None:
         self.pointer = pointer
         self.lib = lib
+        self._answered = answered
         self._message = message
         self._deadline = deadline
         self._handler = handler
@@ -207,6 +228,7 @@ class _Call:
         data = self._serialised(await handler.unary_unary(request, self))
         self._is_ours = False
         self.lib.qw_answer(self.pointer, data, len(data))
+        self._answered()
 
     def end(self, code: grpc.StatusCode, text: str) -> None:
         """Without (another) message."""

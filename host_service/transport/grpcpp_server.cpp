@@ -9,12 +9,14 @@
 //
 // A call lives until gRPC is through with it and the caller has let go of it; references count both.
 
+#include <grpcpp/alarm.h>
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <cstring>
 #include <iterator>
@@ -55,6 +57,12 @@ struct Event {
   double left;       // of kCall: seconds until the client stops waiting, a huge number when it never does
 };
 
+// The message that ends a call.
+struct Answer {
+  Call* call;
+  ByteBuffer message;
+};
+
 // Calls that may arrive before the thread has come round to them.
 constexpr int kAccepting = 64;
 
@@ -67,12 +75,17 @@ struct Server {
   int signal = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   std::mutex mutex;
   std::vector<Event> events;  // that take() has not taken; the signal is set while there are any
+  std::vector<Answer> answers;  // that send() has not sent
+  bool sending = false;         // whether the thread is on to them, or the alarm will tell it to be
+  std::condition_variable sent;
+  grpc::Alarm alarm;            // wakes the thread
 
   ~Server() { close(signal); }
 
   void report(Call* call, Kind kind, Message* message = nullptr);
   void accept();
   void work();
+  void send();
 };
 
 // What gRPC gives back when an operation of a call is done.
@@ -177,9 +190,29 @@ void Server::work() {
   void* tag;
   bool ok;
   while (queue->Next(&tag, &ok)) {
+    if (tag == this) {
+      send();
+      continue;
+    }
     Tag* done = static_cast<Tag*>(tag);
     done->call->done(done->operation, ok);
   }
+}
+
+void Server::send() {
+  std::vector<Answer> ready;
+  std::unique_lock<std::mutex> lock(mutex);
+  while (!answers.empty()) {
+    ready.clear();
+    ready.swap(answers);
+    lock.unlock();
+    for (Answer& answer : ready) {
+      answer.call->stream.WriteAndFinish(answer.message, grpc::WriteOptions(), Status::OK, &answer.call->finished);
+    }
+    lock.lock();
+  }
+  sending = false;
+  sent.notify_all();
 }
 
 // Reads bytes that lie in pieces.
@@ -351,6 +384,10 @@ void qw_stop(Server* server, double grace) {
 
 // After qw_stop(), when the caller has ended every call: returns when the last event is there to be taken.
 void qw_finish_events(Server* server) {
+  {
+    std::unique_lock<std::mutex> lock(server->mutex);
+    server->sent.wait(lock, [server] { return !server->sending; });
+  }
   if (server->queue != nullptr) {
     server->queue->Shutdown();
     if (!server->thread.joinable()) {  // it did not come to listening
@@ -484,9 +521,24 @@ void qw_write(Call* call, const char* data, size_t size) {
 // A header for the client that follows the answer.
 void qw_trailer(Call* call, const char* key, const char* value) { call->context.AddTrailingMetadata(key, value); }
 
-// End the call with one message, and give back the reference of its event.
+// End the call with one message, when qw_send() says so, and give back the reference of its event.
 void qw_answer(Call* call, const char* data, size_t size) {
-  call->stream.WriteAndFinish(buffer_of(data, size), grpc::WriteOptions(), Status::OK, &call->finished);
+  std::lock_guard<std::mutex> lock(call->server->mutex);
+  call->server->answers.push_back({call, buffer_of(data, size)});
+}
+
+// Send the answers. The server's thread does it: whoever else sends one has to wake that thread for every single one, to be told that it is
+// on its way.
+void qw_send(Server* server) {
+  bool wake;
+  {
+    std::lock_guard<std::mutex> lock(server->mutex);
+    wake = !server->answers.empty() && !server->sending;
+    server->sending = server->sending || wake;
+  }
+  if (wake) {
+    server->alarm.Set(server->queue.get(), std::chrono::system_clock::now(), server);
+  }
 }
 
 // End the call with `code` and `text`, without another message.

@@ -30,6 +30,7 @@ FUNCTIONS: dict[str, tuple[type | None, list[type]]] = {
     "qw_write": (None, [POINTER, TEXT, SIZE]),
     "qw_trailer": (None, [POINTER, TEXT, TEXT]),
     "qw_answer": (None, [POINTER, TEXT, SIZE]),
+    "qw_send": (None, [POINTER]),
     "qw_finish": (None, [POINTER, INT, TEXT]),
     "qw_release": (None, [POINTER]),
 }
