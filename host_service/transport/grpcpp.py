@@ -1,7 +1,7 @@
 """The transport of gRPC's C++ library: ``grpcpp_server.cpp`` receives and answers calls in a thread that needs no interpreter.
 
-A call that has come costs Python's thread a few look-ups and one copy of its message, where ``grpc.aio`` takes two copies and hands the
-interpreter's lock to and fro. Handlers are the same as those of ``grpc.aio``.
+A call that has come costs Python's thread a few look-ups; ``grpc.aio`` copies its message two times, and hands the interpreter's lock to and
+fro. Handlers are the same as those of ``grpc.aio``.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class GrpcppServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
         self._is_over = False
+        """Whether every call has ended, and nothing may be asked of the library's calls any more."""
         self._sends = False
         """Whether _send() is about to be called."""
 
@@ -99,7 +100,7 @@ class GrpcppServer:
             count = self.lib.qw_take(self._server, self._events, BATCH)
             for pointer, kind, data, size, left in EVENT.iter_unpack(memoryview(self._events)[: count * EVENT.size]):
                 message = _Message(self, data, size) if data else None
-                if kind == CALL:
+                if kind == CALL and not self._is_over:
                     self._begin(pointer, message, left)
                     continue
                 call = self._calls.get(pointer)

@@ -5,7 +5,7 @@
 // from the pieces: a tensor of FP32 is as long as all the rest, and every copy of it costs as much as its arithmetic.
 //
 // What it does not do: it knows no method and no type of message, and takes no lock of the caller's language. grpcpp.py is its only user;
-// every function below is called from one thread of it, but for stop().
+// every function below is called from one thread of it, but for those that wait at the end.
 //
 // A call lives until gRPC is through with it and the caller has let go of it; references count both.
 
@@ -74,11 +74,11 @@ struct Server {
   std::thread thread;
   int signal = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   std::mutex mutex;
-  std::vector<Event> events;  // that take() has not taken; the signal is set while there are any
+  std::vector<Event> events;    // that take() has not taken; the signal is set while there are any
   std::vector<Answer> answers;  // that send() has not sent
   bool sending = false;         // whether the thread is on to them, or the alarm will tell it to be
   std::condition_variable sent;
-  grpc::Alarm alarm;            // wakes the thread
+  grpc::Alarm alarm;  // wakes the thread
 
   ~Server() { close(signal); }
 
