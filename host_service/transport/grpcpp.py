@@ -1,7 +1,7 @@
 """The transport of gRPC's C++ library: ``grpcpp_server.cpp`` receives and answers calls in a thread that needs no interpreter.
 
-A call that has come costs Python's thread a few look-ups; ``grpc.aio`` copies its message two times, and hands the interpreter's lock to and
-fro. Handlers are the same as those of ``grpc.aio``.
+A call that has come costs Python's thread a few look-ups; ``grpc.aio`` copies its message two times, and hands the interpreter's lock to
+and fro. Handlers are the same as those of ``grpc.aio``.
 """
 
 from __future__ import annotations
