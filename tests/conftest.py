@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-import host_service.transport
 
-
-@pytest.fixture(scope="module", params=host_service.transport.PREFERRED)
+@pytest.fixture(scope="module", params=("grpc++", "grpcio"))
 def each_transport(request: pytest.FixtureRequest) -> Iterator[str]:
     """Services that a module starts use gRPC's C++ library; then all is done again with its Python package."""
+    import host_service.transport  # here, since some tests run where the service's packages are not installed
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(host_service.transport, "PREFERRED", (request.param,))
         yield request.param
