@@ -160,7 +160,7 @@ test: lint $(VENV)/.torch  ## All tests: lint, Python, cocotb benches
 	@test -e /usr/include/grpcpp/grpcpp.h || { \
 	  echo "The service is tested on gRPC's C++ library too. On Debian 12: apt-get install libgrpc++-dev"; exit 1; }
 	$(BIN)/python -m pytest -m alone
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not alone"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 1 -m "not alone"
 
 sim: $(VENV)/.installed  ## The cocotb benches of the RTL alone
 	$(BIN)/python -m pytest sim
