@@ -33,6 +33,8 @@ class Observed:
         """For every START the runs that had not finished yet, itself left out."""
         self.unreadable: list[np.ndarray] = []
         """Packed images in place of whose address the NPU gets one that is not memory."""
+        self._image = 0
+        """The address (low half) that the driver wants its images read from."""
         self.buffers: list[int] = []
         """The address of the features (low half) of every run that got its START."""
         self.restless: np.random.Generator | None = None
@@ -49,9 +51,11 @@ class Observed:
         )
 
     def _observed_write(self, offset: int, value: int) -> None:
-        if offset == Register.IMAGE_ADDRESS and any(self._holds(value, words) for words in self.unreadable):
-            value = 0
+        if offset == Register.IMAGE_ADDRESS:
+            self._image = value
         if offset == Register.CONTROL:
+            damaged = any(self._holds(self._image, words) for words in self.unreadable)
+            self._write(Register.IMAGE_ADDRESS, 0 if damaged else self._image)
             unfinished = self.unfinished
             feature_address = self._read(Register.FEATURE_ADDRESS)
             assert feature_address not in self.buffers[len(self.buffers) - unfinished :], "two runs share a buffer"
