@@ -26,6 +26,9 @@ from quantize.classifier import Classifier
 WAIT = 300.0
 """Seconds after which something that should have happened is given up; a busy machine may take long."""
 
+RUNNING: set[Service] = set()
+"""The services of this process."""
+
 
 @dataclass
 class Running:
@@ -53,9 +56,11 @@ def serving(make: Callable[[], Any], http: bool = False) -> Iterator[Running]:
 
     try:
         service = call(make())
+        RUNNING.add(service)
         try:
             yield Running(f"127.0.0.1:{call(service.start(http_port=0 if http else -1))}", service, call)
         finally:
+            RUNNING.remove(service)
             call(service.stop(grace=10))
     finally:
         loop.call_soon_threadsafe(loop.stop)

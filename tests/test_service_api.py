@@ -29,7 +29,7 @@ FEATURES = PROGRAM.features(SUMS)
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(each_transport: str) -> Iterator[str]:
     with running_service(PROGRAM, CLASSIFIER) as address:
         yield address
 

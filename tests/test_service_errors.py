@@ -38,7 +38,7 @@ def device() -> GoldenDevice:
 
 
 @pytest.fixture(scope="module")
-def channel(device: GoldenDevice) -> Iterator[grpc.Channel]:
+def channel(each_transport: str, device: GoldenDevice) -> Iterator[grpc.Channel]:
     with (
         running_service(PROGRAM, random_classifier(21, CHANNELS), device) as address,
         grpc.insecure_channel(address) as channel,

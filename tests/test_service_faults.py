@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def golden(folder: Path) -> Iterator[Running]:
+def golden(each_transport: str, folder: Path) -> Iterator[Running]:
     """Two devices, each in a process of its own."""
     with running_configuration(
         folder, models={"program": "net.npu"}, devices=[{"name": "golden", "count": 2, "timeout": 60.0}]
@@ -190,7 +190,7 @@ def test_models_loaded_and_unloaded_under_load_leave_every_answer_right(tmp_path
 
 
 @pytest.fixture(scope="module")
-def single(folder: Path) -> Iterator[Running]:
+def single(each_transport: str, folder: Path) -> Iterator[Running]:
     """One device, and room for 64 images."""
     with running_configuration(
         folder, models={"program": "net.npu"}, devices=[{"name": "golden"}], limits={"queue": 64}

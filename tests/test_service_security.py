@@ -63,13 +63,13 @@ def serve(site: Site, http: bool = False, **tables: object):
 
 
 @pytest.fixture(scope="module")
-def mutual(site: Site) -> Iterator[Running]:
+def mutual(each_transport: str, site: Site) -> Iterator[Running]:
     with serve(site, tls={**site.tls, "client_ca": "ours-ca.pem"}) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def guarded(site: Site) -> Iterator[Running]:
+def guarded(each_transport: str, site: Site) -> Iterator[Running]:
     with serve(site, tokens=TOKENS) as running:
         yield running
 
