@@ -65,10 +65,11 @@ class Observed:
 
     def _observed_read(self, offset: int) -> int:
         value = self._read(offset)
-        if self.restless and self.unfinished and self.restless.random() < 0.1:
+        if self.restless:
             runs = self._read(Register.RUNS)
-            while self._read(Register.RUNS) == runs:
-                self._read(Register.CONTROL)  # time passes; the interrupt stays pending
+            if self.starts != runs and self.restless.random() < 0.1:
+                while self._read(Register.RUNS) == runs:
+                    self._read(Register.CONTROL)  # time passes; the interrupt stays pending
         return value
 
     def _observed_wait(self, timeout: float) -> None:
