@@ -28,11 +28,11 @@ import numpy as np
 import service_plots
 import workload
 from loadgen import Load, Measurement
-from service_servers import FEATURES, MODEL, Server, quarkwave, triton, triton_with_driver
+from service_servers import FEATURES, MODEL, Server, quarkwave, sources_at, triton, triton_with_driver
 from stock_triton import WHEEL
 from tqdm import tqdm
 
-from hw.sources import BUILD
+from hw.sources import BUILD, ROOT
 from quantize.dataset import written_whole
 
 FOLDER = BUILD / "bench-service"
@@ -44,6 +44,7 @@ SAME = "Triton, with our driver"
 OTHER_TRANSPORT = "Quarkwave on grpcio"
 DEVICE_MS = 1.8
 PARTS = ("timed", "instant", "particles", "emulator")
+"""Of a run of which nothing else is asked."""
 REQUESTS = 4
 """Different images that the clients send in turn."""
 
@@ -159,9 +160,13 @@ def parts(options: argparse.Namespace, server_cores: tuple[int, ...]) -> dict[st
     classifier = FOLDER / "classifier.npz"
     _write_classifier(classifier)
 
-    def ours(device: str, classifier: Path | None = None, transport: str = "auto") -> Callable[[ExitStack], Server]:
-        log = FOLDER / f"quarkwave-{device.replace(':', '-')}-{transport}.log"
-        return lambda stack: stack.enter_context(quarkwave(program, device, server_cores, log, classifier, transport))
+    def ours(
+        device: str, classifier: Path | None = None, transport: str = "auto", sources: Path = ROOT
+    ) -> Callable[[ExitStack], Server]:
+        log = FOLDER / f"quarkwave-{device.replace(':', '-')}-{transport}-{sources.name}.log"
+        return lambda stack: stack.enter_context(
+            quarkwave(program, device, server_cores, log, classifier, transport, sources)
+        )
 
     def stock(ms: float, instances: int) -> Callable[[ExitStack], Server]:
         folder = FOLDER / f"triton-{ms:g}ms-{instances}"
@@ -182,6 +187,10 @@ def parts(options: argparse.Namespace, server_cores: tuple[int, ...]) -> dict[st
         defaults = {"clients": options.clients, "rounds": options.rounds, "seconds": options.seconds}
         return Part(title, device_ms, servers, dict(zip(servers, folders, strict=True)), **(defaults | more))
 
+    before = {
+        f"Quarkwave at {revision}": ours("timed:0ms", sources=sources_at(revision, FOLDER / f"sources-{number}"))
+        for number, revision in enumerate(options.beside)
+    }
     timed = f"timed:{DEVICE_MS}ms"
     few = [c for c in options.clients if c in (10, 50)] or options.clients[:1]
     return {
@@ -200,6 +209,13 @@ def parts(options: argparse.Namespace, server_cores: tuple[int, ...]) -> dict[st
                 ONE: stock(0.0, 1),
                 SAME: same_work("timed:0ms"),
             },
+            to_features,
+            clients=few,
+        ),
+        "before": part(
+            "What changed since: timed device of 0 ms, FP32 images of 602 kB",
+            0.0,
+            {OURS: ours("timed:0ms")} | before,
             to_features,
             clients=few,
         ),
@@ -289,7 +305,14 @@ def main() -> int:
         "--seconds", type=float, default=6.0, help="of measuring a load in a round (default: %(default)s)"
     )
     parser.add_argument("--emulator-seconds", type=float, default=20.0, help="the same with the emulator")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="(default: all)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="(default: all)")
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="REVISION",
+        help="of git: measure our service beside itself as it was then, with a device of 0 ms (and only that, unless there are --parts)",
+    )
     parser.add_argument(
         "--shared-cores", action="store_true", help="do not keep servers and load generator on separate CPUs"
     )
@@ -308,7 +331,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped too
     load_before = os.getloadavg()[0]
     every = parts(options, server_cores)
-    chosen = {name: every[name] for name in options.parts}
+    names = options.parts or ([] if options.beside else PARTS)
+    chosen = {name: every[name] for name in (*names, *(["before"] if options.beside else []))}
     for part in chosen.values():
         part.run(generator_cores)
     print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import stock_triton
 
-from hw.sources import ROOT
+from hw.sources import BUILD, ROOT
 
 SIZE, FEATURES = 224, 2048
 """ResNet-50: image edge and features."""
@@ -65,24 +66,45 @@ def quarkwave(
     log: Path,
     classifier: Path | None = None,
     transport: str = "auto",
+    sources: Path = ROOT,
 ) -> Iterator[Server]:
     """Our service on ``program`` with its default settings; ``device`` and ``transport`` as on its command line. See serving()."""
     options: list[object] = ["--device", device, "--transport", transport]
     if classifier:
         options += ["--classifier", classifier]
-    with serving(["--program", program, *options], log, cores) as server:
+    with serving(["--program", program, *options], log, cores, sources=sources) as server:
         yield server
 
 
+def sources_at(revision: str, folder: Path) -> Path:
+    """Our sources as they were at a git revision, written to ``folder``, which is made anew; returns it. Raises ValueError."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    archive = subprocess.run(["git", "-C", ROOT, "archive", "--format=tar", revision], capture_output=True, check=False)
+    if archive.returncode:
+        raise ValueError(f"there is no revision {revision!r}: {archive.stderr.decode().strip()}")
+    subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+    return folder
+
+
 @contextmanager
-def serving(arguments: Sequence[object], log: Path, cores: tuple[int, ...] = (), port: int = 0) -> Iterator[Server]:
+def serving(
+    arguments: Sequence[object], log: Path, cores: tuple[int, ...] = (), port: int = 0, sources: Path = ROOT
+) -> Iterator[Server]:
     """``python -m host_service serve`` with ``arguments``; what it writes goes to ``log``, but for the line that says its address.
 
-    Raises RuntimeError, with the end of the log, when it does not come up.
+    ``sources``: the folder whose service it is. Raises RuntimeError, with the end of the log, when it does not come up.
     """
     command = [sys.executable, "-m", "host_service", "serve", "--port", str(port), *map(str, arguments)]
     with log.open("w") as errors:
-        process = subprocess.Popen(pinned(command, cores), stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(
+            pinned(command, cores),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=sources,
+            env=os.environ | {"QUARKWAVE_BUILD": str(BUILD)},
+        )
     try:
         assert process.stdout
         line = process.stdout.readline()
