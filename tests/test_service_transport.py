@@ -84,9 +84,9 @@ def values_of(parts: Parts) -> tuple[bytes, bytes, list[bytes]]:
     return parts.head, parts.id, raw
 
 
-@pytest.mark.parametrize("seed", range(4))
-async def test_a_message_in_pieces_is_taken_apart_like_a_whole_one(seed: int):
-    rng = np.random.default_rng(seed)
+@asynccontextmanager
+async def taken_apart() -> AsyncIterator[tuple[list[Any], grpc.aio.Channel]]:
+    """The values of the messages that have come through gRPC's C++ library, and a channel to send them."""
     found: list[Any] = []
 
     async def handle(parts: Parts, context: object) -> bytes:
@@ -95,6 +95,13 @@ async def test_a_message_in_pieces_is_taken_apart_like_a_whole_one(seed: int):
 
     handler = grpc.unary_unary_rpc_method_handler(handle, request_deserializer=take_apart)
     async with serving(handler, "grpc++") as (_, channel):
+        yield found, channel
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_message_in_pieces_is_taken_apart_like_a_whole_one(seed: int):
+    rng = np.random.default_rng(seed)
+    async with taken_apart() as (found, channel):
         for _ in range(60):
             message = random_message(rng)
             await channel.unary_unary(METHOD)(message)
@@ -104,17 +111,10 @@ async def test_a_message_in_pieces_is_taken_apart_like_a_whole_one(seed: int):
 async def test_a_message_of_many_tensors_or_a_long_head_arrives_whole():
     many = pb.ModelInferRequest(raw_input_contents=[bytes([n]) for n in range(40)]).SerializeToString()
     long = pb.ModelInferRequest(model_name="x" * 100_000, raw_input_contents=[b"tensor"]).SerializeToString()
-    found: list[Any] = []
-
-    async def handle(parts: Parts, context: object) -> bytes:
-        found.append(values_of(parts))
-        return b""
-
-    handler = grpc.unary_unary_rpc_method_handler(handle, request_deserializer=take_apart)
-    async with serving(handler, "grpc++") as (_, channel):
+    async with taken_apart() as (found, channel):
         for message in (many, long):
             await channel.unary_unary(METHOD)(message)
-    assert found == [values_of(take_apart(message)) for message in (many, long)]
+        assert found == [values_of(take_apart(message)) for message in (many, long)]
 
 
 @pytest.mark.parametrize("seed", range(3))
