@@ -16,7 +16,7 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,8 +146,8 @@ class Part:
 # What is measured ----------------------------------------------------------------------------------------------------
 
 
-def parts(options: argparse.Namespace, server_cores: tuple[int, ...]) -> dict[str, Part]:
-    """All parts, by the name that --parts knows."""
+def parts(options: argparse.Namespace, beside: Mapping[str, Path], server_cores: tuple[int, ...]) -> dict[str, Part]:
+    """All parts, by the name that --parts knows, and "before" with our sources at the revisions ``beside``."""
     program = workload.program_file(BOARD)
     images = workload.jet_sample(REQUESTS).astype(np.float32)[:, None] / 256
     particles = workload.constituents_sample(REQUESTS)[:, None]
@@ -187,10 +187,7 @@ def parts(options: argparse.Namespace, server_cores: tuple[int, ...]) -> dict[st
         defaults = {"clients": options.clients, "rounds": options.rounds, "seconds": options.seconds}
         return Part(title, device_ms, servers, dict(zip(servers, folders, strict=True)), **(defaults | more))
 
-    before = {
-        f"Quarkwave at {revision}": ours("timed:0ms", sources=sources_at(revision, FOLDER / f"sources-{number}"))
-        for number, revision in enumerate(options.beside)
-    }
+    before = {f"Quarkwave at {revision}": ours("timed:0ms", sources=sources) for revision, sources in beside.items()}
     timed = f"timed:{DEVICE_MS}ms"
     few = [c for c in options.clients if c in (10, 50)] or options.clients[:1]
     return {
@@ -330,7 +327,11 @@ def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped too
     load_before = os.getloadavg()[0]
-    every = parts(options, server_cores)
+    try:
+        beside = {name: sources_at(name, FOLDER / f"sources-{number}") for number, name in enumerate(options.beside)}
+    except ValueError as error:
+        parser.error(str(error))
+    every = parts(options, beside, server_cores)
     names = options.parts or ([] if options.beside else PARTS)
     chosen = {name: every[name] for name in (*names, *(["before"] if options.beside else []))}
     for part in chosen.values():
