@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from quantize.dataset import written_whole
 
-COLOURS = ("#1f6fb2", "#e08214", "#5aae61")
+COLOURS = ("#1f6fb2", "#e08214", "#5aae61", "#9970ab", "#c51b7d")
 MOST_POINTS = 5000
 """Latencies that a violin's density is estimated from; more cost minutes and change nothing that the eye sees."""
 
@@ -19,53 +20,56 @@ MOST_POINTS = 5000
 def draw(
     title: str, latencies: dict[str, dict[int, NDArray]], throughput: dict[str, dict[int, list[float]]], path: Path
 ) -> None:
-    """Write a picture to ``path`` (PNG): violins above, throughput below.
+    """Write a picture to ``path`` (PNG): a panel of violins for each number of clients above, throughput below.
 
     latencies: milliseconds, [calls], by server and number of clients. throughput: answers a second of every round, likewise.
     """
-    figure = Figure(figsize=(9, 8), layout="constrained")
-    above, below = figure.subplots(2, 1)
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    figure.suptitle(title)
     clients = sorted({count for by_clients in latencies.values() for count in by_clients})
-    places = np.arange(len(clients))
-    width = 0.8 / len(latencies)
-    for number, (server, by_clients) in enumerate(latencies.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        shift = (number - (len(latencies) - 1) / 2) * width
-        _violins(above, [by_clients.get(c) for c in clients], places + shift, width, colour)
-        above.plot([], [], color=colour, linewidth=6, label=server)
-        rounds = throughput[server]
-        middle = [float(np.median(rounds[c])) for c in clients if c in rounds]
-        spread = [[m - min(rounds[c]) for m, c in zip(middle, rounds, strict=True)]]
-        spread += [[max(rounds[c]) - m for m, c in zip(middle, rounds, strict=True)]]
-        at = [place for place, c in zip(places, clients, strict=True) if c in rounds]
-        below.errorbar(at, middle, spread, color=colour, marker="o", capsize=4, label=server)
-    above.set_ylabel("latency [ms]")
-    above.set_yscale("log")
-    above.set_title(title)
+    grid = figure.add_gridspec(2, len(clients))
+    below = figure.add_subplot(grid[1, :])
+    for panel, count in enumerate(clients):
+        axes = figure.add_subplot(grid[0, panel])
+        for number, by_clients in enumerate(latencies.values()):
+            if count in by_clients:
+                _violin(axes, by_clients[count], number, COLOURS[number % len(COLOURS)])
+        axes.set_title(f"{count} client{'s' * (count != 1)}", fontsize="medium")
+        axes.set_xticks([])
+        axes.grid(axis="y", alpha=0.3)
+        if panel == 0:
+            axes.set_ylabel("latency [ms], a scale for each")
+    for number, (server, rounds) in enumerate(throughput.items()):
+        counts = sorted(rounds)
+        middle = [float(np.median(rounds[c])) for c in counts]
+        spread = [[m - min(rounds[c]) for m, c in zip(middle, counts, strict=True)]]
+        spread += [[max(rounds[c]) - m for m, c in zip(middle, counts, strict=True)]]
+        places = [clients.index(c) for c in counts]
+        below.errorbar(
+            places, middle, spread, color=COLOURS[number % len(COLOURS)], marker="o", capsize=4, label=server
+        )
     below.set_ylabel("images per second")
     below.set_ylim(bottom=0)
-    for axes in (above, below):
-        axes.set_xticks(places, map(str, clients))
-        axes.set_xlabel("clients, each with one request under way")
-        axes.grid(axis="y", alpha=0.3)
-        axes.legend()
+    below.set_xticks(range(len(clients)), map(str, clients))
+    below.set_xlabel("clients, each with one request under way")
+    below.grid(axis="y", alpha=0.3)
+    below.legend()
     with written_whole(path) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))
 
 
-def _violins(axes, samples: list[NDArray | None], places: NDArray, width: float, colour: str) -> None:
-    """Densities of the logarithm of the latency (the axis is logarithmic), with the median and the 99th percentile marked."""
+def _violin(axes: Axes, values: NDArray, place: int, colour: str) -> None:
+    """The density of ``values`` but for the outermost thousandth at either end, with the median and the 99th percentile marked."""
+    if len(values) < 2:
+        return
+    low, median, high, most = np.percentile(values, (0.1, 50, 99, 99.9))
     rng = np.random.default_rng(0)
-    for values, place in zip(samples, places, strict=True):
-        if values is None or len(values) < 2:
-            continue
-        drawn = rng.choice(values, MOST_POINTS, replace=False) if len(values) > MOST_POINTS else values
-        logs = np.log10(np.maximum(drawn, 1e-3).astype(np.float64))
-        grid = np.linspace(logs.min(), logs.max(), 200)
-        spread = max(1.06 * logs.std() * len(logs) ** -0.2, 1e-3)  # Scott's rule
-        density = np.exp(-0.5 * ((grid[:, None] - logs[None]) / spread) ** 2).sum(axis=1)
-        half = 0.45 * width * density / density.max()
-        axes.fill_betweenx(10**grid, place - half, place + half, color=colour, alpha=0.6, linewidth=0)
-        median, high = np.percentile(values, (50, 99))
-        axes.plot([place - 0.3 * width, place + 0.3 * width], [median, median], color="black", linewidth=1.2)
-        axes.plot([place], [high], color="black", marker="_", markersize=6)
+    drawn = rng.choice(values, MOST_POINTS, replace=False) if len(values) > MOST_POINTS else values
+    grid = np.linspace(low, most, 200)
+    quartiles = np.subtract(*np.percentile(drawn, (75, 25)))
+    spread = 0.9 * max(min(drawn.std(), quartiles / 1.34), 1e-3 * median) * len(drawn) ** -0.2  # Silverman's rule
+    density = np.exp(-0.5 * ((grid[:, None] - drawn[None]) / spread) ** 2).sum(axis=1)
+    half = 0.4 * density / density.max()
+    axes.fill_betweenx(grid, place - half, place + half, color=colour, alpha=0.6, linewidth=0)
+    axes.plot([place - 0.3, place + 0.3], [median, median], color="black", linewidth=1.2)
+    axes.plot([place], [high], color="black", marker="_", markersize=10)
