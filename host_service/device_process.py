@@ -21,13 +21,11 @@ from driver.device import DeviceError, DeviceTimeoutError, Readings
 from driver.registers import Counters
 from driver.runtime import Result
 from host_service.device_child import MESSAGE, SENSORS
-from host_service.runners import WriteImage
+from host_service.runners import AHEAD, WriteImage
 from host_service.slots import Slots
 from hw.isa import ArrayConfig
 from hw.program import Program
 
-SLOTS = 8
-"""Images that the shared memory holds for each NPU."""
 MOST_ANSWERS = 8
 """That are taken in one turn of the event loop."""
 OPEN_SECONDS = 1800.0
@@ -76,7 +74,7 @@ class DeviceProcess:
 
     async def load(self, program: Program) -> None:
         """Give the child the program and memory for its images."""
-        self._slots, count = None, SLOTS * self.npus
+        self._slots, count = None, AHEAD * self.npus
         files = [os.memfd_create(name) for name in ("quarkwave-program", "quarkwave-slots")]
         try:
             with open(files[0], "wb", closefd=False) as stream:
@@ -91,7 +89,7 @@ class DeviceProcess:
         self._to_features = program.features
 
     def run(self, write: WriteImage) -> asyncio.Future[Result]:
-        """Have the image written to shared memory and computed. At most SLOTS for each NPU at a time."""
+        """Have the image written to shared memory and computed. At most AHEAD for each NPU at a time."""
         if self._slots is None or not self._free:
             raise DeviceError("no program is loaded, or too many images are on their way")
         write(self._slots.images[self._free[-1]])

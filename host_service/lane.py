@@ -14,12 +14,10 @@ from typing import Literal, Protocol
 from driver.device import DeviceError, DeviceTimeoutError
 from driver.pool import ATTEMPTS
 from driver.runtime import Counters, Result
-from host_service.runners import Runner, WriteImage
+from host_service.runners import AHEAD, Runner, WriteImage
 from hw.program import Program
 
 LOG = logging.getLogger(__name__)
-AHEAD = 4
-"""Images handed to an NPU: two that it has itself (one computes, one waits), two that its process finds when one is done."""
 GRACE = 5.0
 """Seconds beyond an image's time limit, in which the device's own report of it is awaited."""
 COUNTERS = tuple(field.name for field in fields(Counters) if field.name != "layers")

@@ -16,6 +16,10 @@ from driver.device import DeviceError, Readings, Sensing
 from driver.runtime import Npu, Result
 from hw.program import Program
 
+AHEAD = 8
+"""Images that an NPU is given before the first of them is done: two that it has itself (one computes, one waits), and those that its
+process finds when one is done. With fewer, a fast device's images and answers change processes one by one, which costs CPU time; with
+more, they would wait behind a slow device while another one is idle."""
 WriteImage = Callable[[NDArray[np.uint8]], None]
 """Writes an image, uint8 [height, width, channels], to the memory that it is given. Raises RequestError for values that are no image."""
 

@@ -17,8 +17,8 @@ from stock_triton import free_port
 
 from driver.device import DeviceError, DeviceTimeoutError
 from host_service.client import RemoteNpu, Tls, open_npu
-from host_service.lane import AHEAD
 from host_service.models import MAX_BATCH
+from host_service.runners import AHEAD
 
 PROGRAM = featurizer(91)
 IMAGES = np.stack([random_image(np.random.default_rng(seed), PROGRAM) for seed in range(MAX_BATCH + 6)])

@@ -19,7 +19,7 @@ from tritonclient.grpc import InferenceServerClient, InferResult
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
-from host_service.lane import AHEAD
+from host_service.runners import AHEAD
 
 pytestmark = pytest.mark.usefixtures("each_transport")
 SEED = 81
@@ -223,19 +223,19 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(single: Running
 
 
 def test_cancelled_requests_never_reach_the_device(single: Running):
-    before = lanes(single)[0].images
+    before, count = lanes(single)[0].images, AHEAD + 4
     with grpc.insecure_channel(single.address) as channel:
         stub = rpc.GRPCInferenceServiceStub(channel)
         with devices_held(single):
-            stay = [stub.ModelInfer.future(request(n), timeout=WAIT) for n in range(8)]
-            until(lambda: waiting(single) == 8 - AHEAD, "a few wait")
+            stay = [stub.ModelInfer.future(request(n), timeout=WAIT) for n in range(count)]
+            until(lambda: waiting(single) == 4, "a few wait")
             leave = [stub.ModelInfer.future(request(n), timeout=WAIT) for n in range(32)]
-            until(lambda: waiting(single) == 40 - AHEAD, "the queue fills")
+            until(lambda: waiting(single) == 36, "the queue fills")
             for call in leave:
                 call.cancel()
-            until(lambda: waiting(single) == 8 - AHEAD, "the cancelled ones are gone")
-        assert [outcome(number, call) for number, call in enumerate(stay)] == ["right"] * 8
-    assert images_since(single, before) == 8
+            until(lambda: waiting(single) == 4, "the cancelled ones are gone")
+        assert [outcome(number, call) for number, call in enumerate(stay)] == ["right"] * count
+    assert images_since(single, before) == count
 
 
 def test_requests_whose_time_is_over_never_reach_the_device(single: Running):

@@ -13,7 +13,7 @@ from running_service import WAIT, Running, device_process, devices_held, running
 from tritonclient.grpc import InferenceServerClient
 
 from host_service.client import RemoteNpu
-from host_service.lane import AHEAD
+from host_service.runners import AHEAD
 
 SEED = 91
 PROGRAM = featurizer(SEED)
