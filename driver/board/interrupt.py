@@ -33,7 +33,7 @@ class Completion(Protocol):
         """Whether an interrupt came within ``timeout`` seconds, or since the last call."""
 
     def rearm(self) -> None:
-        """After an interrupt that did not come: let the kernel deliver interrupts again."""
+        """After a run that polling found finished: forget its interrupt, should it come yet, and let the kernel deliver the next one."""
 
     def stop(self) -> None:
         """Serve the interrupt no longer: when this returns, nothing here touches a register any more."""
@@ -86,9 +86,8 @@ class UioCompletion:
     def wait(self, timeout: float) -> bool:
         """See Completion. Times below a millisecond are one, but for 0."""
         with self._serving:
-            if not self._stopped and not self._enabled:
-                self._enabled = True
-                self._uio.write((1).to_bytes(UIO_BYTES, sys.byteorder))
+            if not self._enabled:
+                self._enable()
         if not self._poll.poll(1e3 * timeout):
             return False
         with self._serving:
@@ -103,8 +102,11 @@ class UioCompletion:
         return came
 
     def rearm(self) -> None:
-        """See Completion."""
-        self._enabled = False
+        """See Completion. Left unread, the late interrupt would be taken for one without a reason during the next run."""
+        with self._serving:
+            if not self._stopped and self._poll.poll(0):
+                self._uio.read(UIO_BYTES)
+            self._enable()
 
     def stop(self) -> None:
         """See Completion."""
@@ -112,3 +114,9 @@ class UioCompletion:
             if not self._stopped:
                 self._stopped = True
                 self._uio.close()
+
+    def _enable(self) -> None:
+        """Ask the kernel for the next interrupt."""
+        if not self._stopped:
+            self._enabled = True
+            self._uio.write((1).to_bytes(UIO_BYTES, sys.byteorder))
