@@ -155,6 +155,10 @@ class SimulatedBoard(ContiguousMemory):
         """Let the next ``count`` interrupts get lost between kernel and driver."""
         self._interrupt.lose(count)
 
+    def interrupt(self) -> None:
+        """Let the kernel deliver an interrupt for which there is no reason."""
+        self._interrupt.interrupt()
+
     def close(self) -> None:
         """Switch the board off. May be called again."""
         if not self._closed:

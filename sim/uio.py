@@ -52,6 +52,11 @@ class InterruptLine:
         with self._lock:
             self._to_lose = count
 
+    def interrupt(self) -> None:
+        """Deliver an interrupt for which there is no reason."""
+        with self._lock:
+            self._tell()
+
     def _serve(self, listener: socket.socket) -> None:
         with suppress(ConnectionResetError):  # closed with an interrupt unread
             while written := listener.recv(COUNT_BYTES):
@@ -68,7 +73,10 @@ class InterruptLine:
         self._count += 1
         if self._to_lose:
             self._to_lose -= 1
-            return
+        else:
+            self._tell()
+
+    def _tell(self) -> None:
         for listener in self._listeners:
             with suppress(BrokenPipeError):  # closed a moment ago
                 listener.send(self._count.to_bytes(COUNT_BYTES, sys.byteorder))

@@ -208,16 +208,26 @@ class NpuIP(DefaultIP):
         relied_on = self._lost_in_a_row < LOST_MAX
         if not relied_on:
             time.sleep(min(seconds, POLL_SECONDS))
-        if completion.wait(seconds if relied_on else 0.0):
-            self._lost_in_a_row, self._pending_since = 0, None
+        if self._came(completion, seconds if relied_on else 0.0):
             return True
-        if not self._overdue(LOST_SECONDS if relied_on else 0.0) or not self._acknowledge():
+        if not self._overdue(LOST_SECONDS if relied_on else 0.0):
+            return False
+        if self._came(completion, 0.0):  # between the two looks: where accesses take long, most do
+            return True
+        if not self._acknowledge():
             return False
         self.lost_interrupts += 1
         self._lost_in_a_row += 1
         if self._lost_in_a_row == LOST_MAX:
             log.warning("%d interrupts of the NPU in a row did not come; the driver polls until one does", LOST_MAX)
         completion.rearm()
+        return True
+
+    def _came(self, completion: Completion, seconds: float) -> bool:
+        """Whether an interrupt comes within ``seconds``: then the driver relies on them."""
+        if not completion.wait(seconds):
+            return False
+        self._lost_in_a_row, self._pending_since = 0, None
         return True
 
     def _overdue(self, seconds: float) -> bool:
