@@ -5,6 +5,7 @@ Both are featurizers: planes float32 [n, 1, size, size] or images [n, channels, 
 Kernels are [filters, inputs, height, width] here and [height, width, inputs, filters] in ConvWeights.
 """
 
+from abc import ABC, abstractmethod
 from typing import cast
 
 import numpy as np
@@ -22,7 +23,7 @@ from quantize.resnet import Conv, Fractions, ResNetConfig
 EPSILON = 1e-5  # of batch normalisation, as in resnet.trainable
 
 
-class Featurizer(nn.Module):
+class Featurizer(nn.Module, ABC):
     """The topology. What a convolution, an activation and a shortcut compute is up to the subclasses."""
 
     def __init__(self, config: ResNetConfig) -> None:
@@ -35,9 +36,9 @@ class Featurizer(nn.Module):
             }
         )
 
+    @abstractmethod
     def convolve(self, x: Tensor, conv: Conv) -> Tensor:
         """Convolution and whatever belongs to it, before the activation."""
-        raise NotImplementedError
 
     def relu(self, x: Tensor, name: str) -> Tensor:
         """The activation `name` of resnet.activation_sources."""
