@@ -176,7 +176,7 @@ def test_interrupts_are_taken_up_again_where_every_run_ends_between_two_looks(
         assert overlay.npu.lost_interrupts <= lost + 1
 
 
-def test_an_interrupt_without_a_reason_costs_a_moment_and_nothing_else(tmp_path: Path):
+def test_an_interrupt_without_a_reason_ends_no_run_and_keeps_no_other_from_coming(tmp_path: Path):
     with overlay_on_board(tmp_path) as (board, overlay):
         npu = overlay.load(PROGRAM)
         board.interrupt()
